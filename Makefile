@@ -1,0 +1,1 @@
+# Verbs of the project; `make help` lists them. CI runs the same ones.

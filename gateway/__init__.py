@@ -1,0 +1,1 @@
+"""The only HTTP surface, and the only user of the database."""

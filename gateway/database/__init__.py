@@ -1,0 +1,1 @@
+"""Rows: jobs, steps, outbox, deliveries. SQLite when embedded, PostgreSQL in the mesh."""

@@ -1,0 +1,94 @@
+"""Manifests: what a step made, and from what. The step's manifest in the store is its commit point."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from pydantic import Field, JsonValue
+
+from shared.contracts.base import SCHEMA_VERSION, Contract
+
+
+class OutputFile(Contract):
+    """One file that a step made. `name` is its path below the step's outputs, with forward slashes."""
+
+    name: str
+    bytes: int
+    sha256: str
+    content_type: str = "application/octet-stream"
+
+
+class ChainLink(Contract):
+    """The attempt of an earlier step that this one was computed from."""
+
+    step: str
+    position: int
+    attempt: str
+
+
+class Warning(Contract):
+    """Something that a caller should know although the job goes on."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+class ImageVerdict(Contract):
+    """What became of one photo. `status` is accepted, registered or dropped."""
+
+    name: str
+    status: str
+    reason: str | None = None
+
+
+class StageReport(Contract):
+    """What a step has to say: numbers for the report, verdicts on photos, warnings."""
+
+    summary: dict[str, JsonValue] = Field(default_factory=dict)
+    images: tuple[ImageVerdict, ...] = ()
+    warnings: tuple[Warning, ...] = ()
+    engines: dict[str, str] = Field(default_factory=dict)  # library -> version
+    job_report: dict[str, JsonValue] | None = None  # the last step: the content of report.json
+
+
+class StepError(Contract):
+    """Why a step failed for good."""
+
+    code: str
+    message: str
+    hint: str
+    retryable: bool = False
+
+
+class Manifest(Contract):
+    """What one attempt of a step made; immutable once written."""
+
+    schema_version: int = SCHEMA_VERSION
+    job_id: str
+    step: str
+    position: int
+    stage: str
+    stage_version: str
+    attempt: str  # the random prefix of this delivery's outputs
+    chain: tuple[ChainLink, ...] = ()  # every earlier step, first to last
+    digest: str = ""
+    outputs: tuple[OutputFile, ...] = ()
+    report: StageReport = StageReport()
+    error: StepError | None = None
+    seconds: float = 0.0  # of compute, on the worker's monotonic clock
+    peak_memory_bytes: int = 0
+    tries: int = 1  # counted attempts up to this one
+    reduction: int = 0
+    finished_at: datetime | None = None
+
+    def link(self) -> ChainLink:
+        """How a later step names this attempt."""
+        return ChainLink(step=self.step, position=self.position, attempt=self.attempt)
+
+
+def digest_of(stage: str, version: str, params: Mapping[str, JsonValue], inputs: Iterable[tuple[str, str]]) -> str:
+    """sha256 of what a step's outputs depend on: stage, version, params, and names and sha256 of its inputs."""
+    canonical = json.dumps([stage, version, dict(params), sorted(inputs)], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,128 @@
+"""The one error tree. The family decides what happens to a message; the code is stable; the message is for a person.
+
+MeshworkError
+├── PermanentError           the caller's data: the job fails now, with a code and a hint
+├── TransientError           may pass: the step is retried, counted
+│   ├── OutOfMemory          the child met its memory limit: retried at a lower resolution
+│   ├── StageTimeout         the child met its wall-clock limit
+│   └── ChildDied            the child process ended without an answer
+├── DependencyUnavailable    broker, store or database are away: waited for, uncounted
+├── Unroutable               no queue is bound for a message: a configuration mistake
+├── ObjectMissing            no artifact under this key
+├── ObjectCorrupt            an artifact's bytes do not have the sha256 that its manifest states
+├── LeaseLost                the broker took the message back: publish nothing
+└── UnsafeAddress            a URL leads to an address that callers may not reach
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CodeInfo:
+    """What a stable error code means: a sentence for a person, what to do, and whether the same request may succeed later."""
+
+    sentence: str
+    hint: str
+    retryable: bool = False
+
+
+# Codes that end a job or drop a photo. The codes of the HTTP surface are in gateway/problems.py.
+CODES: dict[str, CodeInfo] = {
+    "TOO_FEW_IMAGES": CodeInfo("Too few usable photos are left.", "Send at least 3 photos that open; 12 or more are recommended."),
+    "TOO_FEW_REGISTERED": CodeInfo(
+        "Fewer than half of the photos could be placed.",
+        "Take photos all around the object, 60 to 80 % overlap from one to the next, sharp, and with texture in view.",
+    ),
+    "NO_SURFACE": CodeInfo(
+        "No surface could be reconstructed.",
+        "Use matt, textured surfaces and more overlap; glass, mirrors and plain white walls give nothing to match.",
+    ),
+    "OUT_OF_MEMORY": CodeInfo("A step needed more memory than it may use.", "Send fewer or smaller photos, or use a smaller preset.", True),
+    "STAGE_TIMEOUT": CodeInfo("A step took longer than its limit.", "Send fewer photos, or use a smaller preset.", True),
+    "WORKER_LOST": CodeInfo("The worker was lost again and again while it worked on this job.", "Send the job again later.", True),
+    "ARTIFACT_CORRUPT": CodeInfo("Stored data came back damaged again and again.", "Send the job again; tell the operator.", True),
+    "INTERNAL": CodeInfo("Something went wrong on our side.", "Send the job again; if it fails again, tell the operator the job id.", True),
+    "UNREACHABLE": CodeInfo("The photo could not be fetched.", "Check that the URL answers 200 without a login.", True),
+    "UNSAFE_URL": CodeInfo("The URL leads to a private address.", "Use a public address, or ask the operator to allow yours."),
+    "NOT_AN_IMAGE": CodeInfo("The file is not an image that we read.", "Send JPEG, PNG, WebP, TIFF or HEIC."),
+    "CORRUPT_IMAGE": CodeInfo("The image file is damaged.", "Send it again; it may have been cut off."),
+    "IMAGE_TOO_LARGE": CodeInfo("The image is larger than the limit.", "Stay under 64 MiB and 100 megapixels."),
+    "TIMED_OUT": CodeInfo("The photo did not arrive in time.", "Serve photos faster, or upload them.", True),
+    "DUPLICATE": CodeInfo("The same photo was sent earlier in this job.", "Send each photo once."),
+    "TOO_BLURRED": CodeInfo("The photo is too blurred to use.", "Hold the camera still and use a shorter exposure."),
+    "NOT_REGISTERED": CodeInfo("The photo could not be placed among the others.", "Take more photos between this one and its neighbours."),
+}
+
+
+class MeshworkError(Exception):
+    """Something went wrong in the mesh."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or type(self).__doc__)
+
+
+class PermanentError(MeshworkError):
+    """The caller's data cannot be used.
+
+    `code` is one of `CODES`; message and hint default to the code's own.
+    `report` is what the step can still say (warnings, verdicts on photos): it is committed with the error.
+    """
+
+    def __init__(self, code: str, message: str | None = None, hint: str | None = None, report: object | None = None) -> None:
+        info = CODES[code]
+        self.code = code
+        self.message = message or info.sentence
+        self.hint = hint or info.hint
+        self.retryable = info.retryable
+        self.report = report
+        super().__init__(self.message)
+
+
+class TransientError(MeshworkError):
+    """This may pass: the step is tried again."""
+
+    code: str = "INTERNAL"
+
+
+class OutOfMemory(TransientError):
+    """The step needed more memory than its limit."""
+
+    code = "OUT_OF_MEMORY"
+
+
+class StageTimeout(TransientError):
+    """The step took longer than its hard limit."""
+
+    code = "STAGE_TIMEOUT"
+
+
+class ChildDied(TransientError):
+    """The child process ended without an answer."""
+
+
+class DependencyUnavailable(MeshworkError):
+    """A server that this process needs does not answer."""
+
+
+class Unroutable(MeshworkError):
+    """The broker has no queue for this message: the topology is not declared."""
+
+
+class ObjectMissing(MeshworkError):
+    """There is no artifact under this key."""
+
+
+class ObjectCorrupt(MeshworkError):
+    """An artifact's bytes differ from what its manifest states."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"artifact {key} does not have the sha256 that its manifest states")
+
+
+class LeaseLost(MeshworkError):
+    """The broker took the message back while it was being worked on."""
+
+
+class UnsafeAddress(MeshworkError):
+    """The URL leads to an address that callers may not reach."""

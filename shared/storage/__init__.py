@@ -1,0 +1,1 @@
+"""Artifacts: keys, and two stores behind one port."""

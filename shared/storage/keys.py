@@ -1,0 +1,53 @@
+"""Every key of the bucket. Nobody else spells one."""
+
+JOBS = "jobs/"
+
+
+def job_prefix(job_id: str) -> str:
+    """Everything of a job."""
+    return f"{JOBS}{job_id}/"
+
+
+def request(job_id: str) -> str:
+    """What was asked."""
+    return f"{job_prefix(job_id)}request.json"
+
+
+def image(job_id: str, index: int, name: str) -> str:
+    """An uploaded photo as received; `index` counts from 0 in the order sent."""
+    return f"{job_prefix(job_id)}images/{index:03d}_{name}"
+
+
+def step_prefix(job_id: str, position: int, step: str) -> str:
+    """Everything of one step; positions count from 0, folders from 01."""
+    return f"{job_prefix(job_id)}{position + 1:02d}-{step}/"
+
+
+def step_manifest(job_id: str, position: int, step: str) -> str:
+    """The commit point of a step."""
+    return f"{step_prefix(job_id, position, step)}manifest.json"
+
+
+def attempt_file(job_id: str, position: int, step: str, attempt: str, name: str) -> str:
+    """One output of one delivery of a step."""
+    return f"{step_prefix(job_id, position, step)}{attempt}/{name}"
+
+
+def attempt_manifest(job_id: str, position: int, step: str, attempt: str) -> str:
+    """What one delivery of a step made."""
+    return attempt_file(job_id, position, step, attempt, "manifest.json")
+
+
+def webhook_body(job_id: str, delivery_id: str) -> str:
+    """The exact body of a webhook."""
+    return f"{job_prefix(job_id)}webhooks/{delivery_id}"
+
+
+def stop(job_id: str) -> str:
+    """Present when work on the job must end: `cancelled`, `failed` or `deleted`."""
+    return f"{job_prefix(job_id)}stop"
+
+
+def deleted(job_id: str) -> str:
+    """Present when the job was deleted; never overwritten."""
+    return f"{job_prefix(job_id)}deleted"
