@@ -1,0 +1,1 @@
+"""One folder per stage; each runs as its own process."""

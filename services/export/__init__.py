@@ -1,0 +1,1 @@
+"""Writes the deliverables of a job: models, clouds, cameras, preview and report."""

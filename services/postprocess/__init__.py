@@ -1,0 +1,1 @@
+"""Turns a dense cloud, cameras and photos into one clean, textured mesh."""
