@@ -7,7 +7,8 @@ hand back   publish to the queue that it came from, counters unchanged, then ack
 lost lease  nothing: the broker took the message back, redelivery decides
 
 Each function raises LeaseLost when the lease is gone; if it was gone before, nothing was published. Each raises
-DependencyUnavailable when its publish failed: the message is still held, call it again. A kill between publish and ack leaves a duplicate, never a loss.
+DependencyUnavailable when its publish failed: the message is still held, call it again. A kill between publish and
+ack leaves a duplicate, never a loss.
 """
 
 from shared.broker.headers import carried_over, event_type_of
@@ -42,7 +43,10 @@ async def retry(
 
 
 async def give_up(broker: Broker, delivery: Delivery, code: str, reason: str, job_id: str | None, step: str | None) -> None:
-    """Parks the original message with the reason in its headers. Without `job_id` and `step` (nobody could read the body) its own headers name them."""
+    """Parks the original message with the reason in its headers.
+
+    Where nobody could read the body (`job_id` and `step` None), the message's own headers name job and step.
+    """
     headers: dict[str, str | int] = {HEADER_CODE: code, HEADER_REASON: reason[:_REASON_CHARACTERS]}
     headers |= {name: value for name, value in ((HEADER_JOB, job_id), (HEADER_STEP, step)) if value is not None}
     await _publish_then_ack(broker, delivery, DEAD_EXCHANGE, delivery.queue, delivery.body, delivery.message_id, headers)
