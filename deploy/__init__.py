@@ -1,0 +1,1 @@
+"""How Meshwork is run: embedded, as native processes, in containers."""

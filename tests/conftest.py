@@ -1,0 +1,77 @@
+"""Fixtures that every test may use: the three real servers, and an environment without our variables."""
+
+import os
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from tests.support import servers
+from tests.support.servers import BrokerServer, S3Server, unique
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on what the person who runs it has set."""
+    for name in list(os.environ):
+        if name.startswith("MESHWORK_") and not name.startswith("MESHWORK_TEST_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[BrokerServer]:
+    """A real RabbitMQ."""
+    with servers.rabbitmq() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def amqp_url(rabbitmq_server: BrokerServer) -> Iterator[str]:
+    """A fresh virtual host with our policies on a real RabbitMQ."""
+    vhost = unique("test")
+    version = rabbitmq_server.management.call("GET", "overview")["rabbitmq_version"]
+    rabbitmq_server.management.make_vhost(vhost, vhost_definitions(vhost, "3.10" if version.startswith("3.") else "4"))
+    yield rabbitmq_server.url(vhost)
+    rabbitmq_server.management.drop_vhost(vhost)
+
+
+def vhost_definitions(vhost: str, version: str) -> dict[str, object]:
+    """Our definitions in the form that the management API takes for one virtual host."""
+    from shared.broker.topology import definitions
+
+    everything = definitions(vhost, version)
+    inside = ("policies", "queues", "exchanges", "bindings")
+    return {part: [{k: v for k, v in item.items() if k != "vhost"} for item in everything[part]] for part in inside}
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A real MinIO."""
+    with servers.s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket() -> str:
+    """The name of a bucket that nobody else uses."""
+    return unique("bucket").replace("_", "-")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a real PostgreSQL."""
+    with servers.postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def postgres_url(postgres_server: str) -> object:
+    """A fresh database on a real PostgreSQL."""
+    name = unique("test")
+    plain = postgres_server.replace("+asyncpg", "")
+    connection = await asyncpg.connect(plain, timeout=10)
+    await connection.execute(f'CREATE DATABASE "{name}"')
+    yield postgres_server.removesuffix(urlsplit(postgres_server).path) + f"/{name}"
+    await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await connection.close()
