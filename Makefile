@@ -1,1 +1,81 @@
-# Verbs of the project; `make help` lists them. CI runs the same ones.
+# Verbs of the project; CI and the README use the same ones.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PORT ?= 8000
+DATA ?= .meshwork
+CODE := shared gateway services pipelines deploy tests
+COMPOSE := docker compose -f local.yml
+SHARED ?= $(abspath ..)/shared
+# Arguments of `make scale`: everything of the form service=number on the command line.
+SERVICES := ingest segmentation sfm mvs postprocess export webhooks
+SCALES := $(foreach s,$(SERVICES),$(if $($(s)),$(s)=$($(s))))
+
+.PHONY: help setup servers demo test lint types imports unit contract integration e2e acceptance serve up down logs scale generate bench clean
+
+help: ## list the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.installed ## virtual environment and system libraries
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt $(wildcard */requirements.txt services/*/requirements.txt)
+	@deploy/setup/system_packages.sh libraries
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt -r requirements-dev.txt
+	@touch $@
+
+servers: setup ## RabbitMQ, PostgreSQL and MinIO for tests and the native mesh
+	@deploy/setup/system_packages.sh servers
+	@deploy/setup/minio.sh
+
+demo: setup ## reconstruct a sample capture, or PHOTOS=folder, and check the signed webhook
+	$(RUN) -m deploy.demo $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+serve: setup ## the embedded mode in the foreground: PORT=8000 DATA=folder
+	$(RUN) -m deploy.embedded --port $(PORT) --data "$(DATA)"
+
+up: ## the full mesh: containers where Docker answers, else native processes
+	@if docker info >/dev/null 2>&1; then $(RUN_COMPOSE_UP); else $(MAKE) --no-print-directory servers && $(RUN) -m deploy.native up; fi
+
+RUN_COMPOSE_UP = deploy/docker/compose.sh up
+
+down: ## end the mesh; data stays
+	@if docker info >/dev/null 2>&1; then $(COMPOSE) down; else $(RUN) -m deploy.native down; fi
+
+logs: ## follow the logs; S="sfm mvs" for some services
+	@if docker info >/dev/null 2>&1; then $(COMPOSE) logs -f $(S); else $(RUN) -m deploy.native logs $(S); fi
+
+scale: ## replicas of a service: make scale mvs=3
+	@test -n "$(SCALES)" || { echo "say which: make scale mvs=3"; exit 2; }
+	@if docker info >/dev/null 2>&1; then $(COMPOSE) up -d --no-recreate $(foreach s,$(SCALES),--scale $(s)) ; else $(RUN) -m deploy.native scale $(SCALES); fi
+
+test: servers lint types imports ## everything that CI runs
+	$(RUN) -m pytest
+	$(if $(wildcard $(SHARED)/acceptance),$(MAKE) --no-print-directory acceptance,@echo "no customer's tests beside the project")
+
+lint: setup ## ruff
+	$(VENV)/bin/ruff check $(CODE)
+	$(VENV)/bin/ruff format --check --quiet $(CODE)
+
+types: setup ## mypy, strict
+	$(VENV)/bin/mypy
+
+imports: setup ## the directions of imports
+	$(VENV)/bin/lint-imports
+
+unit contract integration e2e: servers ## one kind of tests
+	$(RUN) -m pytest tests/$@
+
+acceptance: servers ## the customer's tests against the embedded mode and the native mesh
+	$(RUN) -m deploy.acceptance "$(SHARED)/acceptance" --mode embedded
+	$(RUN) -m deploy.acceptance "$(SHARED)/acceptance" --mode mesh
+
+generate: setup ## files that are made from code: JSON Schemas, broker definitions, AsyncAPI
+	$(RUN) -m deploy.generate
+
+clean: ## remove what was made here
+	rm -rf $(VENV) .demo .meshwork .mypy_cache .ruff_cache .pytest_cache

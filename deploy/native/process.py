@@ -64,11 +64,16 @@ class Process:
                 raise ServerFailedError(f"{self.argv[0]} {why}\n{self.tail()}")
             time.sleep(0.1)
 
-    def stop(self, timeout_s: float = 20) -> None:
+    def terminate(self) -> None:
+        """SIGTERM; does not wait."""
+        if self._child is not None:
+            self._signal(signal.SIGTERM)
+
+    def stop(self, timeout_s: float = 30) -> None:
         """SIGTERM, then SIGKILL to everything it started."""
         if self._child is None:
             return
-        self._signal(signal.SIGTERM)
+        self.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout_s)
         self.kill()

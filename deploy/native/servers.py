@@ -31,6 +31,9 @@ class Server(Protocol):
 
     name: str
 
+    @property
+    def running(self) -> bool: ...
+
     def start(self) -> None: ...
 
     def stop(self) -> None: ...
@@ -66,6 +69,11 @@ class RabbitMq:
     def management(self) -> Management:
         """The operators' console and its API."""
         return Management(f"http://{HOST}:{self.management_port}", self.user, self.password)
+
+    @property
+    def running(self) -> bool:
+        """Whether the node's process lives."""
+        return self._process.pid is not None
 
     def start(self) -> None:
         """Starts the node; returns when clients can connect."""
@@ -146,6 +154,11 @@ class Postgres:
     def url(self, database: str) -> str:
         """Where SQLAlchemy connects."""
         return f"postgresql+asyncpg://{self.user}:{self.password}@{HOST}:{self.port}/{database}"
+
+    @property
+    def running(self) -> bool:
+        """Whether the cluster's process lives."""
+        return self._process.pid is not None
 
     def start(self) -> None:
         """Makes the cluster where there is none, and starts it."""
@@ -228,6 +241,11 @@ class Minio:
     def endpoint(self) -> str:
         """Where S3 clients connect."""
         return f"http://{HOST}:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        """Whether the server's process lives."""
+        return self._process.pid is not None
 
     def start(self) -> None:
         """Starts the server; returns when it serves."""
