@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Literal
+from typing import Any
 
 from shared.contracts.routing import (
     DEAD_EXCHANGE,
@@ -25,7 +25,10 @@ from shared.contracts.routing import (
     stage_queue,
 )
 
-Version = Literal["3.10", "4"]  # 3.10: what Debian 12 has, good to 3.11; 4: every 4.x
+# Generations of RabbitMQ that take different policy keys. An unknown key refuses the whole import.
+V3_10 = "3.10"  # Debian 12; good for every 3.x from there on
+V4 = "4"
+VERSIONS = (V3_10, V4)
 
 QUEUE_ARGUMENTS: dict[str, str] = {"x-queue-type": "quorum"}
 DELIVERY_LIMIT = 20  # far above the 5 lost workers at which we give up ourselves: a net for messages that kill before that is read
@@ -139,6 +142,53 @@ def _dead_queues() -> list[Queue]:
 
 
 TOPOLOGY = build_topology()
+
+
+def definitions(vhost: str, version: str = V4, topology: Topology = TOPOLOGY) -> dict[str, Any]:
+    """What `load_definitions`, `rabbitmqctl import_definitions` and the management API take: all but users and permissions.
+
+    Passwords are not a matter of topology: deploy/rabbitmq/start.sh adds the user from the environment.
+    """
+    queues = [
+        {"name": queue.name, "vhost": vhost, "durable": True, "auto_delete": False, "arguments": QUEUE_ARGUMENTS}
+        for queue in topology.queues
+    ]
+    exchanges = [
+        {"name": name, "vhost": vhost, "type": "topic", "durable": True, "auto_delete": False, "internal": False, "arguments": {}}
+        for name in topology.exchanges
+    ]
+    bindings = [
+        {"source": exchange, "vhost": vhost, "destination": queue.name, "destination_type": "queue", "routing_key": key, "arguments": {}}
+        for queue in topology.queues
+        for exchange, key in queue.bindings
+    ]
+    policies = [
+        {"vhost": vhost, "name": policy.name, "pattern": policy.pattern, "apply-to": "queues", "priority": 10}
+        | {"definition": policy_keys(policy, version)}
+        for policy in topology.policies
+    ]
+    return {"vhosts": [{"name": vhost}], "policies": policies, "exchanges": exchanges, "queues": queues, "bindings": bindings}
+
+
+def policy_keys(policy: Policy, version: str) -> dict[str, str | int]:
+    """A policy in the broker's words. Per-queue consumer timeouts came with 3.12, a limit that can be switched off with 4.0."""
+    keys: dict[str, str | int] = {"overflow": "reject-publish"}  # at-least-once dead-lettering asks for it
+    if policy.ttl is not None:
+        keys["message-ttl"] = _milliseconds(policy.ttl)
+    if policy.dead_letter_exchange is not None:
+        keys["dead-letter-exchange"] = policy.dead_letter_exchange
+        keys["dead-letter-strategy"] = "at-least-once"
+    if policy.delivery_limit is not None:
+        keys["delivery-limit"] = policy.delivery_limit
+    elif version != V3_10:
+        keys["delivery-limit"] = -1  # 4.x defaults to 20, 3.x to none and refuses -1
+    if policy.consumer_timeout is not None and version != V3_10:
+        keys["consumer-timeout"] = _milliseconds(policy.consumer_timeout)
+    return keys
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return int(duration / timedelta(milliseconds=1))
 
 
 @lru_cache(maxsize=4096)
