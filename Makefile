@@ -39,9 +39,9 @@ serve: setup ## the embedded mode in the foreground: PORT=8000 DATA=folder
 	$(RUN) -m deploy.embedded --port $(PORT) --data "$(DATA)"
 
 up: ## the full mesh: containers where Docker answers, else native processes
-	@if docker info >/dev/null 2>&1; then $(RUN_COMPOSE_UP); else $(MAKE) --no-print-directory servers && $(RUN) -m deploy.native up; fi
+	@if docker info >/dev/null 2>&1; then deploy/docker/compose.sh; else $(MAKE) --no-print-directory servers && $(RUN) -m deploy.native up; fi
 
-RUN_COMPOSE_UP = deploy/docker/compose.sh up
+
 
 down: ## end the mesh; data stays
 	@if docker info >/dev/null 2>&1; then $(COMPOSE) down; else $(RUN) -m deploy.native down; fi

@@ -8,10 +8,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from xml.etree import ElementTree
 
 from deploy.embedded.process import EmbeddedProcess
 from deploy.native.mesh import Mesh, Ports

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +31,7 @@ class CallerBackend:
     photos: Path
     secret: str
     webhooks: "Queue[Received]" = field(default_factory=Queue)
+    answers: Iterator[int] = field(default_factory=lambda: iter(()))  # statuses of the first webhook calls; 204 when it runs out
 
     def __post_init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -75,7 +77,8 @@ class CallerBackend:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 backend._receive({name.lower(): value for name, value in self.headers.items()}, body)
-                self.send_response(204)
+                self.send_response(next(backend.answers, 204))
+                self.send_header("Content-Length", "0")
                 self.end_headers()
 
         return Handler

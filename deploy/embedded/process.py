@@ -1,14 +1,11 @@
 """The embedded mode as a child process, for whoever drives it over HTTP: the demo, the acceptance tests, end-to-end tests."""
 
-import contextlib
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from deploy.native.process import Process, free_port
+from deploy.native.process import Process, free_port, is_ready
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,9 +27,7 @@ class EmbeddedProcess:
 
     def is_ready(self) -> bool:
         """Whether every dependency is there and every worker listens."""
-        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
-            return bool(answer.status == 200)
-        return False
+        return is_ready(self.url)
 
     def stop(self) -> None:
         """Ends it as Ctrl-C would."""

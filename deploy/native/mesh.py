@@ -6,13 +6,11 @@ import secrets
 import shutil
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.native.process import Process, ServerFailedError, free_port
+from deploy.native.process import Process, ServerFailedError, free_port, is_ready
 from deploy.native.servers import HOST, Minio, Postgres, RabbitMq, Server
 from deploy.secrets import load_or_make
 from shared.broker.topology import definitions
@@ -111,14 +109,14 @@ class Mesh:
 
     def is_ready(self) -> bool:
         """Whether the gateway and every worker say that they are."""
-        return all(_is_ready(replica.health_port) for replica in self.replicas)
+        return all(is_ready(f"http://{HOST}:{replica.health_port}") for replica in self.replicas)
 
     def wait_ready(self, timeout_s: float = 120) -> None:
         """Returns when everything is ready; raises ServerFailedError with a log's tail otherwise."""
         deadline = time.monotonic() + timeout_s
         while not self.is_ready():
             if time.monotonic() > deadline:
-                late = [replica for replica in self.replicas if not _is_ready(replica.health_port)]
+                late = [replica for replica in self.replicas if not is_ready(f"http://{HOST}:{replica.health_port}")]
                 self.stop()
                 raise ServerFailedError(f"not ready: {', '.join(r.service for r in late)}\n{late[0].process.tail()}")
             self.watch()
@@ -167,9 +165,3 @@ class Mesh:
             "MESHWORK_PORT": str(self.ports.api),
             "MESHWORK_WORK_DIR": str(work),
         }
-
-
-def _is_ready(port: int) -> bool:
-    with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"http://{HOST}:{port}/readyz", timeout=2) as answer:
-        return bool(answer.status == 200)
-    return False

@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +27,13 @@ def answers(port: int) -> bool:
     """Whether something accepts connections on this port of 127.0.0.1."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
+    return False
+
+
+def is_ready(base_url: str) -> bool:
+    """Whether `/readyz` of one of our processes answers 200."""
+    with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{base_url}/readyz", timeout=2) as answer:
+        return bool(answer.status == 200)
     return False
 
 

@@ -263,7 +263,7 @@ class Minio:
 
     def _is_live(self) -> bool:
         url = f"{self.endpoint}/minio/health/ready"
-        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - our own
+        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=5) as response:
             return bool(response.status == 200)
         return False
 

@@ -1,0 +1,107 @@
+"""Compose files, the Dockerfile and the code agree."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from shared.contracts.routing import STAGES
+from tests.support.containers import MINIO_IMAGE, POSTGRES_IMAGE, RABBITMQ_IMAGE
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = ("gateway", "webhooks", *STAGES)
+FILES = ("local.yml", "production.yml")
+
+
+def compose(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / name).read_text())
+
+
+def variables(name: str) -> set[str]:
+    """Every variable that the file reads from the environment or sets for a process."""
+    text = (ROOT / name).read_text()
+    return set(re.findall(r"MESHWORK_[A-Z0-9_]+", text))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_service_of_the_code_runs(name: str) -> None:
+    """The gateway, the webhooks and each stage have a service, beside the three servers."""
+    assert set(compose(name)["services"]) == {*OURS, "rabbitmq", "postgres", "minio"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_service_is_built_from_its_own_folder(name: str) -> None:
+    """STAGE names a module with a __main__ and a requirements file."""
+    for service in OURS:
+        build = compose(name)["services"][service]["build"]
+        assert build["args"] == {"STAGE": service}
+        folder = ROOT / ("gateway" if service == "gateway" else f"services/{service}")
+        assert (folder / "__main__.py").exists() and (folder / "requirements.txt").exists()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_servers_are_the_ones_that_are_tested(name: str) -> None:
+    """Image names are pinned to a tag, and the same as the tests pull."""
+    services = compose(name)["services"]
+    for service, image in {"rabbitmq": RABBITMQ_IMAGE, "postgres": POSTGRES_IMAGE, "minio": MINIO_IMAGE}.items():
+        assert image in services[service]["image"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_variable_is_documented(name: str) -> None:
+    """.env.example lists each variable that a compose file reads or sets."""
+    documented = set(re.findall(r"MESHWORK_[A-Z0-9_]+", (ROOT / ".env.example").read_text()))
+    assert variables(name) - documented == set()
+
+
+def test_only_the_gateway_and_the_store_listen_on_the_host_in_production() -> None:
+    """Stages have no host port, so they can be scaled, and the broker and the database stay inside."""
+    services = compose("production.yml")["services"]
+    assert {name for name, service in services.items() if "ports" in service} == {"gateway", "minio"}
+
+
+def test_production_restarts_limits_and_drops_privileges() -> None:
+    """Every process of ours has a restart policy, a grace period, a memory limit, a read-only root and no capabilities."""
+    services = compose("production.yml")["services"]
+    for name in OURS:
+        service = services[name]
+        assert service["restart"] == "unless-stopped" and service["read_only"] is True and service["cap_drop"] == ["ALL"]
+        assert service["mem_limit"] and service["stop_grace_period"]
+
+
+def test_production_has_no_sample_secret() -> None:
+    """Secrets come from the environment, and starting without them fails."""
+    text = (ROOT / "production.yml").read_text()
+    for name in ("API_KEY", "WEBHOOK_SECRET", "LINK_SECRET", "SEAL_KEY", "AMQP_PASSWORD", "DATABASE_PASSWORD", "S3_SECRET_KEY"):
+        assert f"${{MESHWORK_{name}:?}}" in text
+        assert f"${{MESHWORK_{name}:-" not in text
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_service_has_a_fixed_name(name: str) -> None:
+    """`--scale` needs names that Compose makes up."""
+    assert all("container_name" not in service for service in compose(name)["services"].values())
+
+
+def has_compose() -> bool:
+    return (
+        bool(shutil.which("docker")) and subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
+    )
+
+
+@pytest.mark.parametrize("files", [("local.yml",), ("production.yml",), ("production.yml", "deploy/docker/gpu.yml")])
+def test_compose_accepts_the_files(files: tuple[str, ...]) -> None:
+    """`docker compose config` reads them, where a client is present; elsewhere the parse above is what can be had."""
+    if not has_compose():
+        return
+    names = re.findall(r"\$\{(MESHWORK_\w+):\?\}", (ROOT / "production.yml").read_text())
+    arguments = [argument for file in files for argument in ("-f", file)]
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", **dict.fromkeys(names, "x")}
+    result = subprocess.run(
+        ["docker", "compose", *arguments, "config", "--quiet"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
