@@ -51,3 +51,19 @@ def stop(job_id: str) -> str:
 def deleted(job_id: str) -> str:
     """Present when the job was deleted; never overwritten."""
     return f"{job_prefix(job_id)}deleted"
+
+
+MAX_KEY_BYTES = 1024  # of S3
+MAX_SEGMENT_BYTES = 255  # of file systems, and so of MinIO
+
+
+def checked(key: str) -> str:
+    """The key itself. Raises ValueError for one that a store would refuse or that would leave a folder: `..`, absolute, NUL, too long.
+
+    Keys are checked by every store before use, so that both kinds refuse the same ones.
+    """
+    if not key or len(key.encode()) > MAX_KEY_BYTES or "\0" in key or key.startswith("."):
+        raise ValueError(f"{key[:100]!r} is no key")
+    if any(part in {"", ".", ".."} or len(part.encode()) > MAX_SEGMENT_BYTES for part in key.split("/")):
+        raise ValueError(f"{key[:100]!r} is no key")
+    return key
