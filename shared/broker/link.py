@@ -69,7 +69,7 @@ class Link:
 
     async def _connected(self) -> AbstractConnection:
         # No limit on attempts: a server that is late must never end a process.
-        forever = AsyncRetrying(wait=wait_exponential_jitter(initial=0.2, max=10, jitter=0.5), before_sleep=self._tell)
+        forever = AsyncRetrying(wait=wait_exponential_jitter(multiplier=0.2, max=10, jitter=0.5), before_sleep=self._tell)
         return await forever(self._try_to_connect)
 
     async def _try_to_connect(self) -> AbstractConnection:

@@ -34,7 +34,7 @@ class Publisher:
     async def publish(self, publication: Publication) -> None:
         """Returns once the message is in a queue. Tries again while the broker is away, up to 30 s."""
         again = AsyncRetrying(
-            wait=wait_exponential_jitter(initial=0.05, max=2, jitter=0.1), retry=retry_if_exception(_may_pass), reraise=True
+            wait=wait_exponential_jitter(multiplier=0.05, max=2, jitter=0.1), retry=retry_if_exception(_may_pass), reraise=True
         )
         try:
             async with asyncio.timeout(PUBLISH_DEADLINE_S), self._turn(publication.message_id):

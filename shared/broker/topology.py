@@ -76,12 +76,6 @@ class Topology:
         return tuple(dict.fromkeys(queue.policy for queue in self.queues))
 
 
-_STAGES_POLICY = Policy(
-    "stages", r"^stage\.", dead_letter_exchange=DEAD_EXCHANGE, delivery_limit=DELIVERY_LIMIT, consumer_timeout=STAGE_CONSUMER_TIMEOUT
-)
-_WEBHOOKS_POLICY = Policy(
-    "webhooks", r"^webhooks\.", dead_letter_exchange=DEAD_EXCHANGE, delivery_limit=DELIVERY_LIMIT, consumer_timeout=CONSUMER_TIMEOUT
-)
 _TRACKER_POLICY = Policy("tracker", r"^gateway\.", consumer_timeout=CONSUMER_TIMEOUT)
 _PARKING_POLICY = Policy("parking", r"^dead\.")  # evidence: looking at it in the management UI must not use it up
 
@@ -93,17 +87,19 @@ _EXCHANGES = {
 }
 
 
-def build_topology(retry_delays_s: Mapping[str, float] = RETRY_DELAYS_S) -> Topology:
-    """The topology; tests may shorten what the retry queues wait."""
-    return Topology(_EXCHANGES, (*_work_queues(), _tracker_queue(), *_retry_queues(retry_delays_s), *_dead_queues()))
+def build_topology(retry_delays_s: Mapping[str, float] = RETRY_DELAYS_S, delivery_limit: int = DELIVERY_LIMIT) -> Topology:
+    """The topology; tests may shorten what the retry queues wait, and lower the limit."""
+    return Topology(_EXCHANGES, (*_work_queues(delivery_limit), _tracker_queue(), *_retry_queues(retry_delays_s), *_dead_queues()))
 
 
-def _work_queues() -> list[Queue]:
+def _work_queues(delivery_limit: int) -> list[Queue]:
+    stages_policy = Policy("stages", r"^stage\.", None, DEAD_EXCHANGE, delivery_limit, STAGE_CONSUMER_TIMEOUT)
+    webhooks_policy = Policy("webhooks", r"^webhooks\.", None, DEAD_EXCHANGE, delivery_limit, CONSUMER_TIMEOUT)
     stages = [
-        Queue(stage_queue(stage), f"Steps for the {stage} workers.", ((WORK_EXCHANGE, f"#.{stage_queue(stage)}"),), _STAGES_POLICY)
+        Queue(stage_queue(stage), f"Steps for the {stage} workers.", ((WORK_EXCHANGE, f"#.{stage_queue(stage)}"),), stages_policy)
         for stage in STAGES
     ]
-    return [*stages, Queue(WEBHOOKS_QUEUE, "Webhook calls to make.", ((WORK_EXCHANGE, f"#.{WEBHOOKS_QUEUE}"),), _WEBHOOKS_POLICY)]
+    return [*stages, Queue(WEBHOOKS_QUEUE, "Webhook calls to make.", ((WORK_EXCHANGE, f"#.{WEBHOOKS_QUEUE}"),), webhooks_policy)]
 
 
 def _tracker_queue() -> Queue:
