@@ -1,0 +1,120 @@
+"""Downloads from URLs that callers named: guarded at every hop, bounded in bytes and in time.
+
+async with guarded_client(policy, download_timeout(limits)) as client:
+    fetched = await fetch(client, url, Path("photo"), policy, limits)
+"""
+
+import asyncio
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin
+
+import httpx
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+from shared.http.addresses import AddressPolicy, check_url
+from shared.http.errors import TimedOut, TooLarge, Unreachable
+from shared.http.guarded import reasons
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+
+
+@dataclass(frozen=True)
+class FetchLimits:
+    """What one download may take."""
+
+    max_bytes: int = 64 << 20
+    total_s: float = 120.0  # everything: redirects, retries, and a server that sends a byte now and then
+    connect_s: float = 10.0
+    read_s: float = 20.0
+    max_redirects: int = 5
+    tries: int = 3  # where no connection was made, it broke, or the answer was 5xx or 429
+    pause_s: float = 0.5  # before the second try, doubled before each further one
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that was downloaded. `url` is where it came from after redirects; `content_type` is what the server claims."""
+
+    path: Path
+    bytes: int
+    sha256: str
+    content_type: str
+    url: str
+
+
+def download_timeout(limits: FetchLimits) -> httpx.Timeout:
+    """Per operation; the total is kept by `fetch`."""
+    return httpx.Timeout(limits.read_s, connect=limits.connect_s)
+
+
+async def fetch(client: httpx.AsyncClient, url: str, path: Path, policy: AddressPolicy, limits: FetchLimits = FetchLimits()) -> Fetched:
+    """Downloads to `path`, which exists afterwards only when the download is complete.
+
+    Raises UnsafeAddress, TooLarge, TimedOut or Unreachable. An OSError is of the local disk.
+    """
+    retrying = AsyncRetrying(
+        stop=stop_after_attempt(limits.tries),
+        wait=wait_exponential(multiplier=limits.pause_s),
+        retry=retry_if_exception(lambda error: isinstance(error, Unreachable) and error.may_pass),
+        reraise=True,
+    )
+    try:
+        async with asyncio.timeout(limits.total_s):
+            return await retrying(_follow, client, url, path, policy, limits)
+    except TimeoutError as error:
+        raise TimedOut(f"the download took longer than {limits.total_s:g} s") from error
+
+
+async def _follow(client: httpx.AsyncClient, url: str, path: Path, policy: AddressPolicy, limits: FetchLimits) -> Fetched:
+    for _ in range(limits.max_redirects + 1):
+        _check(url, policy)
+        with reasons():
+            async with client.stream("GET", url) as response:
+                if response.status_code not in _REDIRECTS:
+                    return await _save(response, path, limits.max_bytes)
+                url = urljoin(url, response.headers.get("location", ""))
+    raise Unreachable(f"more than {limits.max_redirects} redirects")
+
+
+def _check(url: str, policy: AddressPolicy) -> None:
+    try:
+        check_url(url, policy)
+    except ValueError as error:
+        raise Unreachable(str(error)) from error
+
+
+async def _save(response: httpx.Response, path: Path, max_bytes: int) -> Fetched:
+    status = response.status_code
+    if status != 200:
+        raise Unreachable(f"the server answered {status}", may_pass=status >= 500 or status == 429, status_code=status)
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Unreachable("the answer is compressed although nobody asked for it")  # a few bytes may unpack to anything
+    if _announced_bytes(response) > max_bytes:
+        raise TooLarge(f"the file is larger than {max_bytes} bytes")
+    part = path.parent / f".{os.urandom(8).hex()}.part"
+    try:
+        size, sha256 = await _write(response, part, max_bytes)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return Fetched(path, size, sha256, response.headers.get("content-type", ""), str(response.url))
+
+
+def _announced_bytes(response: httpx.Response) -> int:
+    announced = response.headers.get("content-length", "0")
+    return int(announced) if announced.isdecimal() else 0
+
+
+async def _write(response: httpx.Response, part: Path, max_bytes: int) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    with part.open("xb") as file:  # a chunk of 64 KiB costs less than a switch to a thread
+        async for chunk in response.aiter_raw():
+            size += len(chunk)
+            if size > max_bytes:
+                raise TooLarge(f"the file is larger than {max_bytes} bytes")
+            digest.update(chunk)
+            file.write(chunk)
+    return size, digest.hexdigest()
