@@ -1,0 +1,54 @@
+"""Rows of webhooks and of their calls. Functions over one transaction."""
+
+from collections import defaultdict
+
+from sqlalchemy import select
+
+from gateway.database.engine import Rows
+from gateway.database.models import DeliveryAttemptRow, DeliveryRow
+from gateway.database.records import DeliveryRecord
+from shared.contracts.events import WebhookAttempted
+
+_MAX_ERROR = 500
+
+
+async def with_attempts(rows: Rows, job_id: str) -> list[DeliveryRecord]:
+    """The webhooks of a job, oldest first."""
+    deliveries = select(DeliveryRow).where(DeliveryRow.job_id == job_id).order_by(DeliveryRow.created_at, DeliveryRow.id)
+    attempts = (
+        select(DeliveryAttemptRow)
+        .join(DeliveryRow, DeliveryRow.id == DeliveryAttemptRow.delivery_id)
+        .where(DeliveryRow.job_id == job_id)
+        .order_by(DeliveryAttemptRow.at, DeliveryAttemptRow.id)
+    )
+    calls: defaultdict[str, list[DeliveryAttemptRow]] = defaultdict(list)
+    for attempt in await rows.session.scalars(attempts):
+        calls[attempt.delivery_id].append(attempt)
+    return [DeliveryRecord(row, tuple(calls[row.id])) for row in await rows.session.scalars(deliveries)]
+
+
+async def record_attempt(rows: Rows, event: WebhookAttempted) -> None:
+    """One call ended. Told twice, it is listed once; a delivery that is gone is no error."""
+    delivery = await rows.session.get(DeliveryRow, event.delivery_id)
+    if delivery is None:
+        return
+    if await rows.session.get(DeliveryAttemptRow, event.attempt_id) is None:
+        error = event.error and event.error.replace("\0", "")[:_MAX_ERROR]
+        attempt = DeliveryAttemptRow(id=event.attempt_id, delivery_id=delivery.id, at=event.at, status_code=event.status_code, error=error)
+        rows.session.add(attempt)
+    if event.outcome == "delivered":
+        delivery.status = "delivered"
+    elif event.outcome == "parked":
+        _park(delivery)
+
+
+async def park(rows: Rows, delivery_id: str) -> None:
+    """The delivery was given up; one that arrived stays delivered."""
+    delivery = await rows.session.get(DeliveryRow, delivery_id)
+    if delivery is not None:
+        _park(delivery)
+
+
+def _park(delivery: DeliveryRow) -> None:
+    if delivery.status != "delivered":
+        delivery.status = "parked"

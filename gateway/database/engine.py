@@ -1,0 +1,187 @@
+"""The database: PostgreSQL in the mesh, SQLite when embedded. Short transactions, one clock, one kind of error.
+
+database = create_engine("sqlite+aiosqlite:///meshwork.db")
+async with database.write() as rows:
+    rows.session.add(...)
+    rows.to_outbox(job_id, "stop", {"reason": "cancelled"})
+
+Whoever changes a job locks its row first (`FOR UPDATE`; on SQLite the one writer), then touches its other rows: no deadlocks.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import asyncpg
+from sqlalchemy import event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from gateway.database.clock import read_clock
+from gateway.database.models import OutboxRow
+from shared.errors import DependencyUnavailable
+
+Clock = Callable[[], datetime]
+
+_BUSY_S = 30.0  # how long a SQLite writer waits for one in another process
+# SQLSTATE classes that pass by themselves: connection, rollback (deadlock, serialization), resources, operator intervention, system.
+_PASSING_STATES = ("08", "40", "53", "55", "57", "58")
+
+
+class Rows:
+    """One transaction. `now` is the database's time, read once."""
+
+    def __init__(self, session: AsyncSession, now: datetime) -> None:
+        self.session = session
+        self.now = now
+        self.outbox_grew = False
+
+    def to_outbox(self, job_id: str, kind: str, payload: dict[str, Any], delay: timedelta = timedelta(0)) -> None:
+        """Adds work for the relay, which wakes when the transaction is committed."""
+        self.session.add(OutboxRow(job_id=job_id, kind=kind, payload=payload, due_at=self.now + delay))
+        self.outbox_grew = True
+
+
+class Database:
+    """Transactions over one engine. `clock` replaces the database's own time (simulation, tests).
+
+    Every method raises DependencyUnavailable when the database is away.
+    """
+
+    def __init__(self, engine: AsyncEngine, clock: Clock | None = None) -> None:
+        self.engine = engine
+        self._clock = clock
+        self._listeners: list[Callable[[], None]] = []
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        self._writer = asyncio.Lock()
+        self._write_engine = engine.execution_options(meshwork_write=True)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether there is one writer at a time."""
+        return self._is_sqlite
+
+    def on_outbox(self, listener: Callable[[], None]) -> None:
+        """Calls `listener` after each commit in this process that added work for the relay."""
+        self._listeners.append(listener)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Rows]:
+        """A transaction that changes nothing."""
+        async with self._transaction(self.engine) as rows:
+            yield rows
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Rows]:
+        """A transaction that is committed when the block ends without an error."""
+        async with self._writer if self._is_sqlite else contextlib.nullcontext(), self._transaction(self._write_engine) as rows:
+            yield rows
+        if rows.outbox_grew:
+            self.wake_relay()
+
+    def wake_relay(self) -> None:
+        """There may be work for the relay."""
+        for listener in self._listeners:
+            listener()
+
+    async def ping(self) -> None:
+        """Raises DependencyUnavailable unless the database answers."""
+        async with self.read():
+            pass
+
+    async def close(self) -> None:
+        """Gives every connection back."""
+        await self.engine.dispose()
+
+    @asynccontextmanager
+    async def _transaction(self, engine: AsyncEngine) -> AsyncIterator[Rows]:
+        with database_errors():
+            async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
+                yield Rows(session, self._clock() if self._clock else await read_clock(session))
+
+
+def create_engine(url: str, clock: Clock | None = None) -> Database:
+    """The database at a URL: `sqlite+aiosqlite:///file.db` or `postgresql+asyncpg://…`. Connects when first used."""
+    if make_url(url).get_backend_name() == "sqlite":
+        return Database(_sqlite_engine(url), clock)
+    return Database(_postgres_engine(url), clock)
+
+
+def _postgres_engine(url: str) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        pool_size=10,
+        max_overflow=10,
+        pool_timeout=10,
+        pool_pre_ping=True,  # a restarted server costs nobody a 503
+        connect_args={"timeout": 10, "command_timeout": 30, "server_settings": {"application_name": "meshwork-gateway"}},
+    )
+
+
+def _sqlite_engine(url: str) -> AsyncEngine:
+    engine = create_async_engine(url, connect_args={"timeout": _BUSY_S})
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions behind our back
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", f"busy_timeout={int(_BUSY_S * 1000)}", "foreign_keys=ON", "synchronous=FULL"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    # A deferred transaction that turns into a writer late fails at once with "database is locked", whatever the timeout.
+    writes = connection.get_execution_options().get("meshwork_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Turns what may pass by itself into DependencyUnavailable; other errors stay what they are."""
+    try:
+        yield
+    except DBAPIError as error:
+        if _may_pass(error):
+            raise DependencyUnavailable(f"the database: {type(error.orig).__name__}") from error
+        raise
+    except (PoolTimeout, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise DependencyUnavailable(f"the database: {type(error).__name__}") from error
+
+
+def _may_pass(error: DBAPIError) -> bool:
+    state = cast(str | None, getattr(error.orig, "sqlstate", None))
+    if state is not None:
+        return error.connection_invalidated or state[:2] in _PASSING_STATES
+    return error.connection_invalidated or isinstance(error, OperationalError) or (isinstance(error, InterfaceError) and _is_away(error))
+
+
+def _is_away(error: InterfaceError) -> bool:
+    return "connection" in str(error.orig).lower()
+
+
+async def wait_until_available(database: Database, timeout_s: float = 60.0) -> None:
+    """Returns once the database answers. Raises DependencyUnavailable when it does not in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    while True:
+        try:
+            return await database.ping()
+        except DependencyUnavailable:
+            if loop.time() > deadline:
+                raise
+            await asyncio.sleep(0.5)
+
+
+async def execute_sql(database: Database, statement: str) -> None:
+    """One statement in a transaction of its own."""
+    async with database.write() as rows:
+        await rows.session.execute(text(statement))

@@ -1,0 +1,142 @@
+"""Rows of jobs and steps: made, found, locked, removed. Functions over one transaction."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import delete, select, update
+
+from gateway.database.engine import Rows
+from gateway.database.models import Job, OutboxRow, StepRow
+from gateway.database.records import JobMissing, NewJob
+
+UPLOADING = "uploading"  # hidden until every photo is stored
+SECOND_PURGE = timedelta(days=1)  # longer than any hard limit, lease or tolerated stall: a stalled worker may write after the first
+_EMPTY_SHA256 = ""
+
+
+def is_id(text: str) -> bool:
+    """Whether this could be an id of ours; anything else names no row (and PostgreSQL refuses NUL in a parameter)."""
+    return len(text) == 36 and text.isascii() and text.isprintable()
+
+
+def add_job(rows: Rows, new: NewJob) -> None:
+    """A queued job, its steps, and the outbox row of its first message."""
+    rows.session.add(Job(id=new.id, tenant=new.tenant, **_columns(rows, new)))
+    _add_first_work(rows, new)
+
+
+def add_hidden_job(rows: Rows, tenant: str, job_id: str) -> None:
+    """A row that nobody sees, for an upload under way."""
+    rows.session.add(
+        Job(
+            id=job_id,
+            tenant=tenant,
+            status=UPLOADING,
+            pipeline="",
+            preset="",
+            slip={},
+            request={},
+            metadata_={},
+            callback_events=[],
+            images=[],
+            warnings=[],
+            artifacts=[],
+            report={},
+            body_sha256=_EMPTY_SHA256,
+            created_at=rows.now,
+            last_news_at=rows.now,
+        )
+    )
+
+
+async def release_hidden_job(rows: Rows, new: NewJob) -> None:
+    """The hidden row becomes a queued job. Raises JobMissing when it was purged."""
+    job = await lock_job(rows, new.id)
+    if job is None or job.tenant != new.tenant or job.status != UPLOADING:
+        raise JobMissing
+    for name, value in _columns(rows, new).items():
+        setattr(job, name, value)
+    _add_first_work(rows, new)
+
+
+def _columns(rows: Rows, new: NewJob) -> dict[str, Any]:
+    request = new.request.model_copy(update={"created_at": rows.now})
+    return {
+        "status": "queued",
+        "pipeline": request.pipeline,
+        "preset": request.preset,
+        "priority": new.priority,
+        "slip": new.slip.model_dump(mode="json"),
+        "request": request.model_dump(mode="json"),
+        "metadata_": dict(new.metadata),
+        "callback_url": new.callback_url,
+        "callback_events": list(new.callback_events),
+        "images": [{"name": image.name, "url": image.url, "status": "pending", "reason": None} for image in request.images],
+        "warnings": [dict(warning) for warning in new.warnings],
+        "artifacts": [],
+        "report": {},
+        "idempotency_key": new.idempotency_key,
+        "body_sha256": new.body_sha256,
+        "created_at": rows.now,
+        "last_news_at": rows.now,
+    }
+
+
+def _add_first_work(rows: Rows, new: NewJob) -> None:
+    for position, step in enumerate(new.slip.steps):
+        rows.session.add(StepRow(job_id=new.id, position=position, name=step.name, stage=step.stage))
+    rows.to_outbox(new.id, "publish", {"position": 0})
+
+
+async def visible_job(rows: Rows, tenant: str, job_id: str) -> Job | None:
+    """The tenant's job, unless it is an upload under way."""
+    job = await rows.session.get(Job, job_id) if is_id(job_id) else None
+    return job if job is not None and job.tenant == tenant and job.status != UPLOADING else None
+
+
+async def lock_job(rows: Rows, job_id: str) -> Job | None:
+    """The job, locked until the transaction ends."""
+    return (await lock_jobs(rows, [job_id])).get(job_id)
+
+
+async def lock_jobs(rows: Rows, job_ids: Iterable[str]) -> dict[str, Job]:
+    """Those of the jobs that exist, locked in one order until the transaction ends."""
+    query = select(Job).where(Job.id.in_(sorted(set(job_ids)))).order_by(Job.id).with_for_update()
+    return {job.id: job for job in await rows.session.scalars(query)}
+
+
+async def steps_of(rows: Rows, job_id: str) -> list[StepRow]:
+    """The steps of a job, in order."""
+    return (await steps_by_job(rows, [job_id]))[job_id]
+
+
+async def steps_by_job(rows: Rows, job_ids: Iterable[str]) -> defaultdict[str, list[StepRow]]:
+    """Steps in order, by job."""
+    found: defaultdict[str, list[StepRow]] = defaultdict(list)
+    query = select(StepRow).where(StepRow.job_id.in_(list(job_ids))).order_by(StepRow.job_id, StepRow.position)
+    for step in await rows.session.scalars(query):
+        found[step.job_id].append(step)
+    return found
+
+
+async def drop_unsent(rows: Rows, job_id: str, kind: str | None = None) -> None:
+    """Removes the job's outbox rows that the relay has not sent: all, or those of one kind."""
+    query = delete(OutboxRow).where(OutboxRow.job_id == job_id, OutboxRow.sent_at.is_(None))
+    await rows.session.execute(query if kind is None else query.where(OutboxRow.kind == kind))
+
+
+async def remove_job(rows: Rows, job_id: str) -> None:
+    """Removes the row, with steps and deliveries, and everything unsent; the store is purged now and again in a day."""
+    await drop_unsent(rows, job_id)
+    await rows.session.execute(delete(Job).where(Job.id == job_id))
+    rows.to_outbox(job_id, "purge", {})
+    rows.to_outbox(job_id, "purge", {}, delay=SECOND_PURGE)
+
+
+async def decide(rows: Rows, job_id: str, status: str, among: tuple[str, ...]) -> bool:
+    """The one guard of every ending: whether this transaction moved the job from one of `among` to `status`."""
+    query = update(Job).where(Job.id == job_id, Job.status.in_(among)).values(status=status)
+    result = await rows.session.execute(query, execution_options={"synchronize_session": False})
+    return bool(getattr(result, "rowcount", 0))

@@ -1,0 +1,200 @@
+"""Jobs and their webhooks, as the HTTP side asks for them.
+
+jobs = JobRepository(database, links)
+inserted = await jobs.insert_job(NewJob(tenant="first", slip=slip, request=request, body_sha256=digest))
+
+Every method is one short transaction and raises DependencyUnavailable when the database is away.
+Records are detached: reading them afterwards touches nothing.
+"""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import literal, select, tuple_
+from sqlalchemy.exc import IntegrityError
+
+from gateway.database import deliveries, jobs
+from gateway.database.admission import queue_positions
+from gateway.database.engine import Database, Rows
+from gateway.database.models import DeliveryRow, Job, UtcDateTime
+from gateway.database.records import (
+    Cursor,
+    DeliveryRecord,
+    IdempotencyConflict,
+    InsertedJob,
+    JobFinished,
+    JobMissing,
+    JobPage,
+    JobRecord,
+    LiveState,
+    NewJob,
+)
+from gateway.endings import Ending, end_job
+from gateway.links import Links
+
+_INSERT_TRIES = 3  # the winner of an idempotency key may be deleted between our insert and our look at it
+
+
+def _random_id() -> str:
+    return str(uuid.uuid4())
+
+
+class JobRepository:
+    """Every query of the HTTP side. `new_id` makes ids of replays."""
+
+    def __init__(self, database: Database, links: Links, new_id: Callable[[], str] = _random_id) -> None:
+        self._database = database
+        self._links = links
+        self._new_id = new_id
+
+    async def now(self) -> datetime:
+        """The database's time, for checking links."""
+        async with self._database.read() as rows:
+            return rows.now
+
+    async def insert_job(self, new: NewJob) -> InsertedJob:
+        """Job, steps and the first outbox row, in one transaction. Raises IdempotencyConflict.
+
+        Where the idempotency key already names a job of the tenant with the same body, that job is returned.
+        """
+        for _ in range(_INSERT_TRIES):
+            if (winner := await self._winner(new)) is not None:
+                return winner
+            try:
+                async with self._database.write() as rows:
+                    jobs.add_job(rows, new)
+                return InsertedJob(new.id, "queued", created=True)
+            except IntegrityError:
+                if new.idempotency_key is None:
+                    raise
+        raise IdempotencyConflict
+
+    async def begin_upload(self, tenant: str, job_id: str) -> None:
+        """A hidden row, before the first photo is stored: should we die, its photos are purged after an hour."""
+        async with self._database.write() as rows:
+            jobs.add_hidden_job(rows, tenant, job_id)
+
+    async def release_upload(self, new: NewJob) -> InsertedJob:
+        """All photos are stored: the hidden row `new.id` becomes a queued job with its outbox row.
+
+        Raises IdempotencyConflict, and JobMissing when the row was purged. Where the idempotency key names an earlier job, that
+        one is returned, or the conflict raised, and the upload is purged.
+        """
+        for _ in range(_INSERT_TRIES):
+            winner = await self._winner(new, purge=True)
+            if winner is not None:
+                return winner
+            try:
+                async with self._database.write() as rows:
+                    await jobs.release_hidden_job(rows, new)
+                return InsertedJob(new.id, "queued", created=True)
+            except IntegrityError:
+                if new.idempotency_key is None:
+                    raise
+        raise IdempotencyConflict
+
+    async def abandon_upload(self, tenant: str, job_id: str) -> None:
+        """The upload failed: its row goes now, its photos are purged. No error when it is gone or released."""
+        async with self._database.write() as rows:
+            job = await jobs.lock_job(rows, job_id)
+            if job is not None and job.tenant == tenant and job.status == jobs.UPLOADING:
+                await jobs.remove_job(rows, job_id)
+
+    async def get_job(self, tenant: str, job_id: str) -> JobRecord | None:
+        """The job with its steps; None when the tenant has none by that id, however it is spelt."""
+        async with self._database.read() as rows:
+            job = await jobs.visible_job(rows, tenant, job_id)
+            return None if job is None else (await _with_steps(rows, [job]))[0]
+
+    async def get_public_job(self, job_id: str) -> JobRecord | None:
+        """The job whoever owns it: only for a request whose signed link was verified."""
+        async with self._database.read() as rows:
+            job = await rows.session.get(Job, job_id) if jobs.is_id(job_id) else None
+            return None if job is None or job.status == jobs.UPLOADING else (await _with_steps(rows, [job]))[0]
+
+    async def list_jobs(self, tenant: str, status: str | None = None, limit: int = 20, cursor: str | None = None) -> JobPage:
+        """A page of the tenant's jobs, newest first. Raises ValueError for a cursor that is none of ours."""
+        query = select(Job).where(Job.tenant == tenant, Job.status == status if status else Job.status != jobs.UPLOADING)
+        if cursor is not None:
+            after = Cursor.decode(cursor)
+            query = query.where(tuple_(Job.created_at, Job.id) < tuple_(literal(after.created_at, UtcDateTime), literal(after.job_id)))
+        query = query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+        async with self._database.read() as rows:
+            found = list(await rows.session.scalars(query))
+            records = await _with_steps(rows, found[:limit])
+        more = len(found) > limit
+        return JobPage(tuple(records), Cursor(found[limit - 1].created_at, found[limit - 1].id).encode() if more else None)
+
+    async def cancel_job(self, tenant: str, job_id: str) -> None:
+        """Ends the job as cancelled: row, stop and webhook in one transaction. Raises JobMissing, or JobFinished when it had ended."""
+        async with self._database.write() as rows:
+            job = await _locked(rows, tenant, job_id)
+            if not await end_job(rows, job, await jobs.steps_of(rows, job.id), Ending("cancelled"), self._links):
+                raise JobFinished
+
+    async def delete_job(self, tenant: str, job_id: str) -> None:
+        """Removes the row and what the relay had not sent; its artifacts are purged now and again in a day. Raises JobMissing."""
+        async with self._database.write() as rows:
+            job = await _locked(rows, tenant, job_id)
+            await jobs.remove_job(rows, job.id)
+
+    async def deliveries_of(self, tenant: str, job_id: str) -> list[DeliveryRecord]:
+        """The job's webhooks, oldest first, each with the calls that ended. Raises JobMissing."""
+        async with self._database.read() as rows:
+            job = await jobs.visible_job(rows, tenant, job_id)
+            if job is None:
+                raise JobMissing
+            return await deliveries.with_attempts(rows, job_id)
+
+    async def replay(self, tenant: str, job_id: str, delivery_id: str) -> None:
+        """One more call of a delivery, now, whatever its status. Raises JobMissing when tenant, job and delivery do not belong together."""
+        async with self._database.write() as rows:
+            job = await _locked(rows, tenant, job_id)
+            delivery = await rows.session.get(DeliveryRow, delivery_id) if jobs.is_id(delivery_id) else None
+            if delivery is None or delivery.job_id != job.id:
+                raise JobMissing
+            rows.to_outbox(job.id, "replay", {"delivery_id": delivery.id, "replay": self._new_id()})
+
+    async def versions_since(self, seen: Mapping[str, int]) -> dict[str, LiveState | None]:
+        """What changed among watched jobs (id -> version last seen), in one query; None for a job that is gone."""
+        columns = (Job.id, Job.version, Job.status, Job.stage, Job.progress, Job.message)
+        async with self._database.read() as rows:
+            found = await rows.session.execute(select(*columns).where(Job.id.in_(seen.keys()), Job.status != jobs.UPLOADING))
+            states = {row.id: LiveState(*row) for row in found}
+        changed: dict[str, LiveState | None] = {job_id: None for job_id in seen if job_id not in states}
+        return changed | {job_id: state for job_id, state in states.items() if state.version > seen[job_id]}
+
+    async def queue_position(self, job_id: str) -> int | None:
+        """The job's place in the order of admission, from 1; None unless it is queued."""
+        async with self._database.read() as rows:
+            return (await queue_positions(rows, [job_id])).get(job_id)
+
+    async def _winner(self, new: NewJob, purge: bool = False) -> InsertedJob | None:
+        """The earlier job of this idempotency key, if any; `purge` removes the upload that lost against it."""
+        if new.idempotency_key is None:
+            return None
+        query = select(Job).where(Job.tenant == new.tenant, Job.idempotency_key == new.idempotency_key)
+        async with self._database.read() as rows:
+            winner = (await rows.session.scalars(query)).first()
+        if winner is None or winner.id == new.id:
+            return None
+        if purge:
+            await self.abandon_upload(new.tenant, new.id)
+        if winner.body_sha256 != new.body_sha256:
+            raise IdempotencyConflict
+        return InsertedJob(winner.id, winner.status, created=False)
+
+
+async def _locked(rows: Rows, tenant: str, job_id: str) -> Job:
+    """The tenant's job, locked until the transaction ends."""
+    job = await jobs.lock_job(rows, job_id) if jobs.is_id(job_id) else None
+    if job is None or job.tenant != tenant or job.status == jobs.UPLOADING:
+        raise JobMissing
+    return job
+
+
+async def _with_steps(rows: Rows, found: Sequence[Job]) -> list[JobRecord]:
+    steps = await jobs.steps_by_job(rows, [job.id for job in found])
+    positions = await queue_positions(rows, [job.id for job in found if job.status == "queued"])
+    return [JobRecord(job, tuple(steps.get(job.id, ())), positions.get(job.id)) for job in found]
