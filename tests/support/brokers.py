@@ -50,16 +50,22 @@ class RabbitWorld:
         self._stack = stack
         self._proxies: dict[int, TcpProxy] = {}
 
-    async def connect(self, name: str = "test") -> Broker:
-        broker = await self.late_broker(name)
+    @property
+    def vhost(self) -> str:
+        """The virtual host's name."""
+        return self._url.path.removeprefix("/")
+
+    async def connect(self, name: str = "test", heartbeat_s: int | None = None) -> RabbitBroker:
+        broker = await self.late_broker(name, heartbeat_s)
         await broker.connect()
         return broker
 
-    async def late_broker(self, name: str = "test") -> RabbitBroker:
+    async def late_broker(self, name: str = "test", heartbeat_s: int | None = None) -> RabbitBroker:
         """A broker that is not connected yet."""
         proxy = await self._stack.enter_async_context(TcpProxy(self._url.hostname or "", self._url.port or 5672))
         account = f"{self._url.username}:{self._url.password}"
-        broker = RabbitBroker(f"amqp://{account}@127.0.0.1:{proxy.port}{self._url.path}", name, QUICK)
+        query = f"?heartbeat={heartbeat_s}" if heartbeat_s else ""
+        broker = RabbitBroker(f"amqp://{account}@127.0.0.1:{proxy.port}{self._url.path}{query}", name, QUICK)
         self._stack.push_async_callback(broker.close)
         self._proxies[id(broker)] = proxy
         return broker
