@@ -6,10 +6,10 @@ thousand jobs waits for one with a single job, and nobody needs to remember whos
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Subquery, and_, func, select, union_all
+from sqlalchemy import ColumnElement, Subquery, and_, func, select, union_all, update
 
 from gateway.database.engine import Rows
-from gateway.database.models import Job
+from gateway.database.models import Job, OutboxRow
 from gateway.database.records import UNFINISHED
 
 _WAITING: ColumnElement[bool] = and_(Job.status == "queued", Job.admitted_at.is_(None))
@@ -30,11 +30,23 @@ def waiting_jobs() -> Subquery:
     return select(turns.c.id, turns.c.turn, place.label("place")).subquery()
 
 
-async def next_admissions(rows: Rows, in_flight: int, limit: int) -> list[str]:
-    """Ids of the jobs to let in next: at most `in_flight` unfinished ones of each tenant at a time."""
+async def admit(rows: Rows, in_flight: int, limit: int) -> int:
+    """Lets the next jobs in, at most `in_flight` unfinished ones of each tenant at a time: their first messages are due now.
+
+    Returns how many. Replicas that do this at once let each job in once.
+    """
     waiting = waiting_jobs()
     query = select(waiting.c.id).where(waiting.c.turn <= in_flight).order_by(waiting.c.place).limit(limit)
-    return list(await rows.session.scalars(query))
+    chosen = list(await rows.session.scalars(query))
+    if not chosen:
+        return 0
+    locked = await rows.session.scalars(select(Job).where(Job.id.in_(chosen), _WAITING).order_by(Job.id).with_for_update())
+    admitted = [job.id for job in locked]
+    news = {"admitted_at": rows.now, "last_news_at": rows.now}
+    await rows.session.execute(update(Job).where(Job.id.in_(admitted)).values(news))
+    first = (OutboxRow.job_id.in_(admitted), OutboxRow.kind == "publish", OutboxRow.sent_at.is_(None))
+    await rows.session.execute(update(OutboxRow).where(*first).values(due_at=rows.now))
+    return len(admitted)
 
 
 async def queue_positions(rows: Rows, job_ids: Sequence[str]) -> dict[str, int]:

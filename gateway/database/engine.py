@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import asyncpg
@@ -28,6 +28,9 @@ from shared.errors import DependencyUnavailable
 
 Clock = Callable[[], datetime]
 
+# When a job's first message is due before the relay lets the job in: waiting jobs are no work for it to look through.
+NOT_ADMITTED = datetime(9999, 1, 1, tzinfo=UTC)
+
 _BUSY_S = 30.0  # how long a SQLite writer waits for one in another process
 # SQLSTATE classes that pass by themselves: connection, rollback (deadlock, serialization), resources, operator intervention, system.
 _PASSING_STATES = ("08", "40", "53", "55", "57", "58")
@@ -41,9 +44,9 @@ class Rows:
         self.now = now
         self.outbox_grew = False
 
-    def to_outbox(self, job_id: str, kind: str, payload: dict[str, Any], delay: timedelta = timedelta(0)) -> None:
-        """Adds work for the relay, which wakes when the transaction is committed."""
-        self.session.add(OutboxRow(job_id=job_id, kind=kind, payload=payload, due_at=self.now + delay))
+    def to_outbox(self, job_id: str, kind: str, payload: dict[str, Any], due_at: datetime | None = None) -> None:
+        """Adds work for the relay, due now unless said otherwise; it wakes when the transaction is committed."""
+        self.session.add(OutboxRow(job_id=job_id, kind=kind, payload=payload, due_at=due_at or self.now))
         self.outbox_grew = True
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import delete, select, update
 
-from gateway.database.engine import Rows
+from gateway.database.engine import NOT_ADMITTED, Rows
 from gateway.database.models import Job, OutboxRow, StepRow
 from gateway.database.records import JobMissing, NewJob
 
@@ -87,7 +87,7 @@ def _columns(rows: Rows, new: NewJob) -> dict[str, Any]:
 def _add_first_work(rows: Rows, new: NewJob) -> None:
     for position, step in enumerate(new.slip.steps):
         rows.session.add(StepRow(job_id=new.id, position=position, name=step.name, stage=step.stage))
-    rows.to_outbox(new.id, "publish", {"position": 0})
+    rows.to_outbox(new.id, "publish", {"position": 0}, due_at=NOT_ADMITTED)
 
 
 async def visible_job(rows: Rows, tenant: str, job_id: str) -> Job | None:
@@ -132,7 +132,7 @@ async def remove_job(rows: Rows, job_id: str) -> None:
     await drop_unsent(rows, job_id)
     await rows.session.execute(delete(Job).where(Job.id == job_id))
     rows.to_outbox(job_id, "purge", {})
-    rows.to_outbox(job_id, "purge", {}, delay=SECOND_PURGE)
+    rows.to_outbox(job_id, "purge", {}, due_at=rows.now + SECOND_PURGE)
 
 
 async def decide(rows: Rows, job_id: str, status: str, among: tuple[str, ...]) -> bool:

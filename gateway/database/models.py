@@ -52,6 +52,7 @@ class Job(Base):
         UniqueConstraint("tenant", "idempotency_key"),
         Index("ix_jobs_listing", "tenant", "created_at", "id"),
         Index("ix_jobs_status", "status", "last_news_at"),
+        Index("ix_jobs_finished", "finished_at"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)  # uuid4

@@ -1,0 +1,109 @@
+"""What each kind of outbox row means. Every effect may come twice."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from gateway.database.engine import Database
+from gateway.database.models import DeliveryRow, Job
+from gateway.database.outbox import Claim
+from gateway.database.records import UNFINISHED
+from shared.contracts.messages import StageMessage, WebhookMessage
+from shared.contracts.request import JobRequest
+from shared.contracts.routing import HEADER_JOB, HEADER_STEP, WEBHOOKS_QUEUE, WORK_EXCHANGE, stage_queue
+from shared.contracts.slip import RoutingSlip
+from shared.ports import ArtifactStore, Broker, Headers, Publication
+from shared.sealing import seal
+from shared.storage import keys
+
+MakeHeaders = Callable[[str, str, str, str | None], Headers]  # (type, message id, job id, step)
+
+
+def plain_headers(kind: str, message_id: str, job_id: str, step: str | None) -> Headers:
+    """Job and step alone; the composition root gives traces and CloudEvents attributes too."""
+    return {HEADER_JOB: job_id} | ({HEADER_STEP: step} if step else {})
+
+
+@dataclass(frozen=True)
+class RelaySettings:
+    """What the relay needs to know. `secrets_of`: a tenant's webhook secrets, the first one in use."""
+
+    secrets_of: Callable[[str], Sequence[str]]
+    seal_key: str
+    webhook_schedule_s: tuple[float, ...] = ()
+    in_flight: int = 100
+    make_headers: MakeHeaders = plain_headers
+    poll_s: float = 1.0
+    lease: timedelta = timedelta(seconds=90)  # above a publish's deadline of 30 s and what is written before it
+    at_once: int = 32
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """Carries out one row at a time. Raises DependencyUnavailable while broker, store or database are away."""
+
+    database: Database
+    broker: Broker
+    store: ArtifactStore
+    settings: RelaySettings
+
+    async def carry_out(self, claim: Claim) -> None:
+        """Does what the row says; nothing where its job or delivery is gone."""
+        match claim.kind:
+            case "publish":
+                await self._publish(claim)
+            case "stop":
+                await self.store.put(keys.stop(claim.job_id), str(claim.payload["reason"]).encode(), "text/plain")
+            case "webhook" | "replay":
+                await self._send_webhook(claim)
+            case "purge":
+                await self._purge(claim.job_id)
+            case _:
+                raise ValueError(f"an outbox row of the unknown kind {claim.kind}")
+
+    async def _publish(self, claim: Claim) -> None:
+        async with self.database.read() as rows:
+            job = await rows.session.get(Job, claim.job_id)
+        if job is None or job.status not in UNFINISHED:
+            return
+        message = StageMessage(job_id=job.id, slip=RoutingSlip.model_validate(job.slip), **claim.payload)
+        if message.position == 0:  # before the first publish: no worker finds a message without its request
+            await self.store.put(keys.request(job.id), JobRequest.model_validate(job.request).to_bytes())
+        step = message.step
+        headers = self.settings.make_headers("stage.requested", message.message_id, job.id, step.name)
+        publication = Publication(
+            WORK_EXCHANGE, stage_queue(step.stage), message.to_bytes(), message.message_id, "stage.requested", headers
+        )
+        await self.broker.publish(publication)
+
+    async def _send_webhook(self, claim: Claim) -> None:
+        async with self.database.read() as rows:
+            delivery = await rows.session.get(DeliveryRow, claim.payload["delivery_id"])
+            job = await rows.session.get(Job, claim.job_id)
+        replay = str(claim.payload.get("replay", ""))
+        if delivery is None or job is None or (delivery.status != "pending" and not replay):
+            return
+        await self.store.put(keys.webhook_body(job.id, delivery.id), delivery.body.encode())  # first: a delivery without a body is dropped
+        message = WebhookMessage(
+            job_id=job.id,
+            delivery_id=delivery.id,
+            type=delivery.type,
+            url=delivery.url,
+            sealed_secrets=seal(self.settings.secrets_of(job.tenant), self.settings.seal_key),
+            attempt=int(claim.payload.get("attempt", 1)),
+            schedule_s=self.settings.webhook_schedule_s,
+            replay=replay,
+        )
+        headers = self.settings.make_headers("webhook.requested", message.message_id, job.id, None)
+        await self.broker.publish(
+            Publication(WORK_EXCHANGE, WEBHOOKS_QUEUE, message.to_bytes(), message.message_id, "webhook.requested", headers)
+        )
+
+    async def _purge(self, job_id: str) -> None:
+        """Says that the job is gone, then removes everything else; both marks are left to the bucket's lifecycle."""
+        marks = (keys.deleted(job_id), keys.stop(job_id))
+        for mark in marks:
+            await self.store.put(mark, b"deleted", "text/plain")
+        found = await self.store.list(keys.job_prefix(job_id))
+        if left := [key for key in found if key not in marks]:
+            await self.store.delete(left)

@@ -1,0 +1,153 @@
+"""The relay: carries out what rows decided, a job's rows in order, one replica at a time. Lets waiting jobs in.
+
+relay = Relay(database, broker, store, RelaySettings(secrets_of=..., seal_key=...))
+await relay.start()
+
+A crash between carrying out and marking repeats the row: every effect is one that may come twice.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+
+from loguru import logger
+
+from gateway.carrying_out import Carrier, RelaySettings
+from gateway.database import outbox
+from gateway.database.admission import admit
+from gateway.database.engine import Database, Rows
+from gateway.database.outbox import Claim
+from gateway.patience import FIRST_PAUSE_S, LONGEST_PAUSE_S, stop_tasks
+from shared.errors import DependencyUnavailable
+from shared.ports import ArtifactStore, Broker
+
+# Two lanes, so that a broker that is away does not keep work from being stopped.
+STORE_KINDS = ("stop", "purge")
+BROKER_KINDS = ("publish", "webhook", "replay")
+_BROKEN_ROW_PAUSE = timedelta(seconds=30)  # a row that fails by itself: others go on, it is tried again
+
+
+class Relay:
+    """Runs until stopped; any number of replicas may run. `owner` names this one in leases."""
+
+    def __init__(self, database: Database, broker: Broker, store: ArtifactStore, settings: RelaySettings, owner: str = "relay") -> None:
+        carrier = Carrier(database, broker, store, settings)
+        admission = partial(_admit, database, settings)
+        self._lanes = (
+            _Lane(database, carrier, settings, owner, STORE_KINDS),
+            _Lane(database, carrier, settings, owner, BROKER_KINDS, admission),
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        database.on_outbox(self._wake)
+
+    @property
+    def active(self) -> bool:
+        """Whether it runs."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    async def start(self) -> None:
+        """Begins to work rows."""
+        self._tasks = [asyncio.create_task(lane.run(), name=f"relay-{lane.kinds[0]}") for lane in self._lanes]
+
+    async def stop(self) -> None:
+        """Leaves the rest to the next start; rows under way are repeated once their lease ends."""
+        await stop_tasks(*self._tasks)
+
+    async def run_once(self) -> int:
+        """Works what is due now, to the end of each job's rows; how many rows were carried out. For tests and tools."""
+        return sum([await lane.run_once() for lane in self._lanes])
+
+    def _wake(self) -> None:
+        for lane in self._lanes:
+            lane.wakeup.set()
+
+
+async def _admit(database: Database, settings: RelaySettings) -> None:
+    async with database.write() as rows:
+        await admit(rows, settings.in_flight, settings.at_once)
+
+
+async def _no_admission() -> None:
+    pass
+
+
+class _Lane:
+    """Some kinds of rows, worked in rounds: claim, carry out, mark."""
+
+    def __init__(
+        self,
+        database: Database,
+        carrier: Carrier,
+        settings: RelaySettings,
+        owner: str,
+        kinds: tuple[str, ...],
+        admission: Callable[[], Awaitable[None]] = _no_admission,
+    ) -> None:
+        self.kinds = kinds
+        self.wakeup = asyncio.Event()
+        self._database = database
+        self._carrier = carrier
+        self._settings = settings
+        self._owner = owner
+        self._admission = admission
+
+    async def run(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            self.wakeup.clear()
+            try:
+                worked = await self._round()
+                pause_s = FIRST_PAUSE_S
+            except DependencyUnavailable as error:
+                logger.warning("the relay waits {} s: {}", pause_s, error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+                continue
+            except Exception:
+                logger.exception("a round of the relay failed")
+                worked = 0
+            if not worked:
+                await self._sleep()
+
+    async def run_once(self) -> int:
+        total = 0
+        while worked := await self._round():
+            total += worked
+        return total
+
+    async def _sleep(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.poll_s):
+                await self.wakeup.wait()
+        except TimeoutError:
+            pass
+
+    async def _round(self) -> int:
+        """Rows carried out. Raises DependencyUnavailable, after what succeeded was marked and the rest released."""
+        await self._admission()
+        async with self._database.write() as rows:
+            claims = await outbox.claim(rows, self._owner, self.kinds, self._settings.at_once, self._settings.lease)
+        if not claims:
+            return 0
+        outcomes = await asyncio.gather(*(self._carrier.carry_out(claimed) for claimed in claims), return_exceptions=True)
+        results = list(zip(claims, outcomes, strict=True))
+        done = [claimed for claimed, outcome in results if outcome is None]
+        away = [claimed for claimed, outcome in results if isinstance(outcome, DependencyUnavailable)]
+        broken = [claimed for claimed, outcome in results if outcome is not None and not isinstance(outcome, DependencyUnavailable)]
+        async with self._database.write() as rows:
+            await self._mark(rows, done, away, broken)
+        for claimed, outcome in results:
+            if isinstance(outcome, DependencyUnavailable):
+                raise outcome
+            if outcome is not None:
+                logger.error("row {} ({}) of job {} failed: {!r}", claimed.id, claimed.kind, claimed.job_id, outcome)
+        return len(done)
+
+    async def _mark(self, rows: Rows, done: list[Claim], away: list[Claim], broken: list[Claim]) -> None:
+        if done:
+            await outbox.mark_sent(rows, done)
+        if away:
+            await outbox.release(rows, away)
+        if broken:
+            await outbox.release(rows, broken, _BROKEN_ROW_PAUSE)
