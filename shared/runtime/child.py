@@ -1,0 +1,145 @@
+"""Compute in a child process that is kept warm between tasks and replaced after a crash, a limit or a number of tasks.
+
+What the worker knows of its stage (name, version, needs) it asks the child, so that no heavy library is ever imported here.
+"""
+
+import asyncio
+
+from loguru import logger
+
+from shared.contracts.manifest import StageReport
+from shared.errors import ChildDied, OutOfMemory, PermanentError, StageTimeout
+from shared.runtime.child_process import ChildProcess
+from shared.runtime.child_protocol import Frame, error_of
+from shared.runtime.compute import Computed, ComputeTask, OnProgress, StageInfo
+from shared.runtime.metrics import CHILD_STARTS
+from shared.runtime.settings import WorkerSettings
+
+
+class ChildCompute:
+    """One stage in one child, one task at a time.
+
+    compute = ChildCompute("services.sfm.stage:SfmStage", WorkerSettings())
+    computed = await compute.run(ComputeTask(folder, {}, hard_limit_s=600, memory_limit_bytes=4 << 30), on_progress)
+    """
+
+    def __init__(self, target: str, settings: WorkerSettings) -> None:
+        self._target = target
+        self._settings = settings
+        self._child: ChildProcess | None = None
+        self._info: StageInfo | None = None
+        self._tasks = 0
+        self._one_at_a_time = asyncio.Lock()
+
+    async def describe(self) -> StageInfo:
+        """Starts the child where none runs, and asks it. The answer is kept."""
+        if self._info is None:
+            async with self._one_at_a_time:
+                await self._ready_child()
+        assert self._info is not None
+        return self._info
+
+    async def run(self, task: ComputeTask, on_progress: OnProgress) -> Computed:
+        """Computes within the task's limits. Only an answer keeps the child: any other end, cancellation too, kills it."""
+        async with self._one_at_a_time:
+            child = await self._ready_child()
+            self._tasks += 1
+            try:
+                answer, sampled_peak_bytes = await self._within_limits(child, task, on_progress)
+            except BaseException:
+                await self._drop_child()
+                raise
+            if self._tasks >= self._settings.tasks_per_child:
+                await self._drop_child()
+        return await self._computed(answer, sampled_peak_bytes)
+
+    async def close(self) -> None:
+        """Ends the child."""
+        await self._drop_child()
+
+    async def _computed(self, answer: Frame, sampled_peak_bytes: int) -> Computed:
+        if answer.get("say") == "done":
+            report = StageReport.model_validate(answer["report"])
+            return Computed(report, max(sampled_peak_bytes, int(answer.get("peak_memory_bytes", 0))))
+        error = error_of(answer)
+        if not isinstance(error, PermanentError):
+            await self._drop_child()  # whatever went wrong may have left something behind
+        if isinstance(error, ChildDied):
+            logger.error("the stage raised:\n{}", answer.get("traceback", "nothing that it could tell"))
+        raise error
+
+    async def _ready_child(self) -> ChildProcess:
+        if self._child is not None and self._child.alive:
+            return self._child
+        await self._drop_child()
+        CHILD_STARTS.labels(self._target.partition(":")[0]).inc()
+        child = self._child = await ChildProcess.start(self._target, self._settings)
+        self._tasks = 0
+        try:
+            async with asyncio.timeout(self._settings.child_start_s):
+                await child.say({"ask": "describe"})
+                answer = await child.hear()
+        except TimeoutError as error:
+            await self._drop_child()
+            raise ChildDied(f"the child did not start within {self._settings.child_start_s:.0f} s") from error
+        except BaseException:
+            await self._drop_child()
+            raise
+        if answer.get("say") != "stage":
+            await self._drop_child()
+            logger.error("the stage {} cannot be loaded:\n{}", self._target, answer.get("traceback", ""))
+            raise ChildDied(f"the stage {self._target} cannot be loaded")
+        self._info = StageInfo(answer["name"], answer["version"], {name: tuple(globs) for name, globs in answer["needs"].items()})
+        return child
+
+    async def _within_limits(self, child: ChildProcess, task: ComputeTask, on_progress: OnProgress) -> tuple[Frame, int]:
+        """The last frame and the largest memory seen, unless a limit is met first."""
+        memory = _MemoryWatch(child, task.memory_limit_bytes, self._settings.memory_check_s)
+        answer = asyncio.create_task(_converse(child, task, on_progress))
+        watch = asyncio.create_task(memory.run())
+        try:
+            done, _ = await asyncio.wait({answer, watch}, timeout=task.hard_limit_s, return_when=asyncio.FIRST_COMPLETED)
+            if answer in done:
+                return answer.result(), memory.peak_bytes
+            if watch in done:
+                watch.result()
+            raise StageTimeout(f"the step took longer than its limit of {task.hard_limit_s:.0f} s")
+        finally:
+            answer.cancel()
+            watch.cancel()
+            await asyncio.gather(answer, watch, return_exceptions=True)
+
+    async def _drop_child(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            await child.kill()
+
+
+async def _converse(child: ChildProcess, task: ComputeTask, on_progress: OnProgress) -> Frame:
+    await child.say(
+        {"ask": "run", "workspace": str(task.workspace), "params": dict(task.params), "reduction": task.reduction, "tries": task.tries}
+    )
+    while True:
+        frame = await child.hear()
+        if frame.get("say") != "progress":
+            return frame
+        await on_progress(float(frame["fraction"]), str(frame["message"]))
+
+
+class _MemoryWatch:
+    """Looks at the child's memory until it is too much."""
+
+    def __init__(self, child: ChildProcess, limit_bytes: int, every_s: float) -> None:
+        self._child = child
+        self._limit_bytes = limit_bytes
+        self._every_s = every_s
+        self.peak_bytes = 0
+
+    async def run(self) -> None:
+        """Never returns; raises OutOfMemory."""
+        while True:
+            used_bytes = await asyncio.to_thread(self._child.memory_bytes)
+            self.peak_bytes = max(self.peak_bytes, used_bytes)
+            if used_bytes > self._limit_bytes:
+                raise OutOfMemory(f"the step used {used_bytes >> 20} MiB, its limit is {self._limit_bytes >> 20} MiB")
+            await asyncio.sleep(self._every_s)

@@ -1,0 +1,52 @@
+"""What the worker loop needs of compute, as a Protocol: a child process in real life (child.py), anything in a simulation."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from shared.contracts.manifest import StageReport
+
+OnProgress = Callable[[float, str], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """What the worker knows of its stage without importing it."""
+
+    name: str
+    version: str
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ComputeTask:
+    """One attempt of a step, as the stage sees it."""
+
+    workspace: Path
+    params: Mapping[str, Any]
+    hard_limit_s: float
+    memory_limit_bytes: int
+    reduction: int = 0
+    tries: int = 1
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A stage's answer and what it cost."""
+
+    report: StageReport
+    peak_memory_bytes: int = 0
+
+
+class Compute(Protocol):
+    """Runs a stage, one task at a time."""
+
+    async def describe(self) -> StageInfo:
+        """Name, version and needs of the stage. Raises ChildDied when it cannot be imported."""
+
+    async def run(self, task: ComputeTask, on_progress: OnProgress) -> Computed:
+        """Computes. Raises PermanentError, TransientError, OutOfMemory, StageTimeout or ChildDied; cancelling it ends the work."""
+
+    async def close(self) -> None:
+        """Ends whatever runs."""

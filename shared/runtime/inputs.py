@@ -1,0 +1,120 @@
+"""What a step reads: the request, uploads, and the outputs of earlier steps, through the chain alone and verified by sha256."""
+
+import asyncio
+import json
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import ValidationError
+
+from shared.contracts.manifest import Manifest
+from shared.contracts.messages import StageMessage
+from shared.contracts.request import JobRequest
+from shared.errors import ObjectCorrupt, ObjectMissing, TransientError
+from shared.runtime.manifests import CorruptInput
+from shared.runtime.metrics import TRANSFERRED
+from shared.runtime.patience import PatientStore
+from shared.storage import keys
+
+UPLOADS = "images"  # in a stage's `needs`: what callers uploaded
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One object to fetch. `name` is its path below `inputs/`; `attempt` made it (None: the caller did)."""
+
+    key: str
+    name: str
+    sha256: str | None
+    position: int
+    attempt: str | None
+
+
+async def read_request(store: PatientStore, message: StageMessage) -> JobRequest:
+    """What was asked. The relay writes it before the first publish, so its absence passes or the job is gone."""
+    key = keys.request(message.job_id)
+    try:
+        return JobRequest.model_validate_json(await store.get(key))
+    except ObjectMissing as error:
+        raise TransientError(f"{key} is not there") from error
+    except (ObjectCorrupt, ValidationError) as error:
+        raise CorruptInput(key, message.position, None) from error
+
+
+def files_needed(
+    message: StageMessage, request: JobRequest, chain: Sequence[Manifest], needs: Mapping[str, tuple[str, ...]]
+) -> list[InputFile]:
+    """The objects that the stage declared to need. Raises CorruptInput for a name that would leave the folder."""
+    files = _uploads(message, request) if UPLOADS in needs else []
+    for manifest in chain:
+        patterns = needs.get(manifest.stage, ())
+        for output in manifest.outputs:
+            if any(fnmatchcase(output.name, pattern) for pattern in patterns):
+                key = keys.attempt_file(manifest.job_id, manifest.position, manifest.step, manifest.attempt, output.name)
+                name = f"{manifest.stage}/{output.name}"
+                files.append(InputFile(key, name, output.sha256, manifest.position, manifest.attempt))
+    for file in files:
+        if not _is_inside(file.name):
+            raise CorruptInput(file.key, file.position, file.attempt)
+    return files
+
+
+async def fetch(store: PatientStore, root: Path, files: Iterable[InputFile], at_once: int, stage: str) -> None:
+    """Writes the files below `root/inputs`. Raises CorruptInput."""
+    turns = asyncio.Semaphore(at_once)
+
+    async def fetch_one(file: InputFile) -> None:
+        async with turns:
+            try:
+                size = await store.download(file.key, root / "inputs" / file.name, file.sha256)
+            except (ObjectCorrupt, ObjectMissing) as error:
+                raise CorruptInput(file.key, file.position, file.attempt) from error
+            TRANSFERRED.labels(stage, "download").inc(size)
+
+    await all_or_first_error(fetch_one(file) for file in files)
+
+
+def write_context(root: Path, request: JobRequest, chain: Sequence[Manifest]) -> None:
+    """`request.json` and `steps.json` of a workspace."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "request.json").write_bytes(request.to_bytes())
+    (root / "steps.json").write_text(json.dumps([manifest.model_dump(mode="json") for manifest in chain]))
+
+
+def digest_inputs(message: StageMessage, request: JobRequest, files: Iterable[InputFile]) -> list[tuple[str, str]]:
+    """What the step's outputs depend on beside stage, version and params: names and sha256, or where there is none, what was named."""
+    inputs = [(file.name, file.sha256 or file.key) for file in files]
+    if message.position == 0:
+        inputs += [(f"{UPLOADS}/{index:03d}_{image.name}", image.url) for index, image in enumerate(request.images) if image.url]
+    if message.slip.is_last(message.position):
+        inputs.append(("request/outputs", ",".join(sorted(request.outputs))))
+    if message.reduction:  # computed at a lower resolution: not what another job with the same inputs should get
+        inputs.append(("reduction", str(message.reduction)))
+    return inputs
+
+
+async def all_or_first_error(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Runs all; the first error ends the others and is raised as it is."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _uploads(message: StageMessage, request: JobRequest) -> list[InputFile]:
+    return [
+        InputFile(image.key, f"{UPLOADS}/{index:03d}_{image.name}", image.sha256, message.position, None)
+        for index, image in enumerate(request.images)
+        if image.key is not None
+    ]
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name and "\\" not in name
