@@ -1,0 +1,1 @@
+"""A sample capture with exact truth, and the score of a model against it."""
