@@ -1,1 +1,3 @@
 """The only HTTP surface, and the only user of the database."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,160 @@
+"""What the gateway lets in. Checks run in this order, and the first one that finds something answers with everything it found:
+
+1. the body is a JSON object that every parser reads alike (door_json)
+2. shape: known fields of the right types                     VALIDATION_FAILED
+3. number of photos                                           TOO_FEW_IMAGES, TOO_MANY_IMAGES
+4. meaning: pipeline, preset, outputs, options, metadata, URLs   VALIDATION_FAILED
+5. no URL is a private address                                UNSAFE_URL
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from gateway.door_json import levels_of
+from gateway.problems import FieldError, Loc, Problem, field_problem, invalid
+from gateway.schemas import ENDINGS, ReconstructRequest, UploadRequest
+from pipelines.definition import Pipeline
+from pipelines.options import StageOptions
+from pipelines.slip import InvalidOptions, build_slip
+from shared.contracts.artifacts import REPORT
+from shared.contracts.slip import RoutingSlip
+from shared.errors import UnsafeAddress
+from shared.http.addresses import AddressPolicy, check_url
+
+MAX_METADATA_BYTES = 64 << 10
+MAX_METADATA_LEVELS = 32
+BODY = ("body",)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class CheckedRequest:
+    """A request that may become a job. `image_urls` is empty for uploads."""
+
+    slip: RoutingSlip
+    outputs: tuple[str, ...]
+    options: dict[str, Any]
+    metadata: dict[str, Any]
+    callback_url: str | None
+    callback_events: tuple[str, ...]
+    image_urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Door:
+    """Checks requests against what this installation offers and allows."""
+
+    pipelines: Mapping[str, Pipeline]
+    stages: Mapping[str, StageOptions]
+    policy: AddressPolicy
+    min_images: int = 3
+    max_images: int = 1000
+
+    def check_links(self, body: Mapping[str, Any]) -> CheckedRequest:
+        """A request with `image_urls`. Raises Problem."""
+        asked = _shaped(ReconstructRequest, body, BODY)
+        self.check_count(len(asked.image_urls), (*BODY, "image_urls"))
+        return self._checked(asked, tuple(asked.image_urls), BODY)
+
+    def check_upload(self, body: Mapping[str, Any], loc: Loc = BODY) -> CheckedRequest:
+        """A request whose photos are uploaded with it. Raises Problem."""
+        return self._checked(_shaped(UploadRequest, body, loc), (), loc)
+
+    def check_count(self, photos: int, loc: Loc) -> None:
+        """Raises Problem when a job may not have this many photos."""
+        if photos < self.min_images:
+            raise field_problem("TOO_FEW_IMAGES", loc, f"{photos} photos are too few; at least {self.min_images} are needed", "too_short")
+        if photos > self.max_images:
+            raise field_problem("TOO_MANY_IMAGES", loc, f"{photos} photos are too many; at most {self.max_images} are taken", "too_long")
+
+    def _checked(self, asked: UploadRequest, image_urls: tuple[str, ...], loc: Loc) -> CheckedRequest:
+        slip, errors = self._slip_or_errors(asked, loc)
+        errors += [*_metadata_errors(asked.metadata, loc)]
+        unsafe: list[FieldError] = []
+        for place, url in _urls_of(asked, image_urls, loc):
+            self._check_url(url, place, errors, unsafe)
+        if errors or slip is None:
+            raise invalid(errors)
+        if unsafe:
+            raise Problem("UNSAFE_URL", unsafe[0].msg, unsafe)
+        pipeline = self.pipelines[asked.pipeline]
+        return CheckedRequest(
+            slip=slip,
+            outputs=_wanted(asked.outputs, pipeline),
+            options=dict(asked.options),
+            metadata=asked.metadata,
+            callback_url=asked.callback_url,
+            callback_events=tuple(dict.fromkeys(ENDINGS if asked.callback_events is None else asked.callback_events)),
+            image_urls=image_urls,
+        )
+
+    def _slip_or_errors(self, asked: UploadRequest, loc: Loc) -> tuple[RoutingSlip | None, list[FieldError]]:
+        pipeline = self.pipelines.get(asked.pipeline)
+        if pipeline is None:
+            return None, [_no_such((*loc, "pipeline"), "pipeline", asked.pipeline, self.pipelines)]
+        errors = [
+            _no_such((*loc, "outputs", index), "output", name, pipeline.outputs)
+            for index, name in enumerate(asked.outputs or ())
+            if name not in pipeline.outputs
+        ]
+        if asked.preset not in pipeline.presets:
+            return None, [*errors, _no_such((*loc, "preset"), "preset", asked.preset, pipeline.presets)]
+        try:
+            return build_slip(pipeline, asked.preset, asked.options, self.stages), errors
+        except InvalidOptions as error:
+            found = [FieldError(loc=[*loc, "options", *f.path], msg=f.message, type=f.type) for f in error.faults]
+            return None, errors + found
+
+    def _check_url(self, url: str, place: Loc, errors: list[FieldError], unsafe: list[FieldError]) -> None:
+        try:
+            check_url(url, self.policy)
+        except UnsafeAddress as error:
+            unsafe.append(FieldError(loc=list(place), msg=str(error), type="unsafe_url"))
+        except ValueError as error:
+            errors.append(FieldError(loc=list(place), msg=str(error), type="url_parsing"))
+
+
+def _shaped(model: type[Model], body: Mapping[str, Any], loc: Loc) -> Model:
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise invalid([FieldError(loc=[*loc, *e["loc"]], msg=e["msg"], type=e["type"]) for e in found]) from None
+
+
+def _no_such(loc: Loc, kind: str, name: str, known: Iterable[str]) -> FieldError:
+    return FieldError(loc=list(loc), msg=f"there is no {kind} {name[:64]!r}; there are {', '.join(known)}", type="enum")
+
+
+def _metadata_errors(metadata: Mapping[str, Any], loc: Loc) -> Iterator[FieldError]:
+    if levels_of(metadata) > MAX_METADATA_LEVELS:
+        yield FieldError(loc=[*loc, "metadata"], msg=f"may have {MAX_METADATA_LEVELS} levels", type="too_deep")
+    elif len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode()) > MAX_METADATA_BYTES:
+        yield FieldError(loc=[*loc, "metadata"], msg=f"may have {MAX_METADATA_BYTES} bytes", type="too_long")
+
+
+def _urls_of(asked: UploadRequest, image_urls: Iterable[str], loc: Loc) -> Iterator[tuple[Loc, str]]:
+    """Every URL that a service would call for this request, with its place."""
+    yield from (((*loc, "image_urls", index), url) for index, url in enumerate(image_urls))
+    if asked.callback_url is not None:
+        yield (*loc, "callback_url"), asked.callback_url
+    yield from _urls_in(asked.options, (*loc, "options"))
+
+
+def _urls_in(value: Any, place: Loc) -> Iterator[tuple[Loc, str]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _urls_in(inner, (*place, name))
+    elif isinstance(value, str) and value.lower().startswith(("http://", "https://")):
+        yield place, value
+
+
+def _wanted(outputs: list[str] | None, pipeline: Pipeline) -> tuple[str, ...]:
+    """In the pipeline's order, the report always among them."""
+    asked = pipeline.outputs if outputs is None else {*outputs, REPORT}
+    return tuple(name for name in pipeline.outputs if name in asked)

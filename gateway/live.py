@@ -1,0 +1,146 @@
+"""Live events of jobs, read from the rows: one query a second per replica, whatever the number of watchers.
+
+async for event in story(feed, load, last_event_id=None):
+    ...  # {"type": "init"}, {"type": "progress"} …, {"type": "complete" | "error"}
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loguru import logger
+
+from gateway.database.records import FINISHED, LiveState
+from gateway.problems import Problem
+from shared.errors import DependencyUnavailable
+
+POLL_S = 1.0
+
+# Asks for what changed: job id -> version last seen. Answers with newer states, None for a job that is gone.
+StatesSince = Callable[[Mapping[str, int]], Awaitable[Mapping[str, LiveState | None]]]
+# Reads the job: its row's version and the document that callers see. Raises Problem NOT_FOUND.
+LoadJob = Callable[[], Awaitable[tuple[int, dict[str, Any]]]]
+
+
+@dataclass(frozen=True)
+class LiveEvent:
+    """One event and the version of the row that it was read from."""
+
+    version: int
+    content: dict[str, Any]
+
+
+class Watch:
+    """One watcher of one job: always the latest state, never a queue of old ones."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        self.version = 0
+        self._latest: LiveState | None = None
+        self._news = asyncio.Event()
+
+    def tell(self, state: LiveState | None) -> None:
+        """What a poll found; None when the job is gone."""
+        self._latest = state
+        self.version = state.version if state else self.version
+        self._news.set()
+
+    async def next(self) -> LiveState | None:
+        """The next state that was told; None when the job is gone."""
+        await self._news.wait()
+        self._news.clear()
+        return self._latest
+
+
+class LiveFeed:
+    """Asks the database for the state of every watched job, once a second, while somebody watches."""
+
+    def __init__(self, states_since: StatesSince, poll_s: float = POLL_S) -> None:
+        self._states_since = states_since
+        self._poll_s = poll_s
+        self._watches: set[Watch] = set()
+        self._poller: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def watch(self, job_id: str) -> Iterator[Watch]:
+        """A watcher, told of changes until the block ends."""
+        watch = Watch(job_id)
+        self._watches.add(watch)
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.create_task(self._poll())
+        try:
+            yield watch
+        finally:
+            self._watches.discard(watch)
+
+    async def close(self) -> None:
+        """Ends polling."""
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.gather(self._poller, return_exceptions=True)
+
+    async def _poll(self) -> None:
+        while self._watches:
+            await asyncio.sleep(self._poll_s)
+            try:
+                await self._tell_news(list(self._watches))
+            except DependencyUnavailable as error:
+                logger.warning("live events wait for the database: {}", error)
+
+    async def _tell_news(self, watches: list[Watch]) -> None:
+        seen: dict[str, int] = {}
+        for watch in watches:
+            seen[watch.job_id] = min(watch.version, seen.get(watch.job_id, watch.version))
+        news = await self._states_since(seen) if seen else {}
+        for watch in watches:
+            state = news.get(watch.job_id)
+            if watch.job_id in news and (state is None or state.version > watch.version):
+                watch.tell(state)
+
+
+async def story(feed: LiveFeed, load: LoadJob, job_id: str, last_seen: int | None = None) -> AsyncGenerator[LiveEvent, None]:
+    """A job's events from now to its end. `last_seen` is the version that a reconnecting caller knows: what it saw is not repeated."""
+    with feed.watch(job_id) as watch:
+        version, document = await load()
+        if last_seen is None:
+            yield LiveEvent(version, {"type": "init", "job": document})
+        elif version > last_seen and document["status"] not in FINISHED:
+            yield LiveEvent(version, _progress(document["stage"], document["progress"], ""))
+        while document["status"] not in FINISHED:
+            state = await watch.next()
+            if state is not None and state.version <= version:
+                continue
+            if state is not None and state.status not in FINISHED:
+                version = state.version
+                yield LiveEvent(version, _progress(state.stage, state.progress, state.message))
+                continue
+            try:
+                version, document = await _patiently(load)
+            except Problem:  # deleted
+                yield LiveEvent(version, _deleted())
+                return
+        yield LiveEvent(version, _ending(document))
+
+
+async def _patiently(load: LoadJob) -> tuple[int, dict[str, Any]]:
+    while True:
+        try:
+            return await load()
+        except DependencyUnavailable:
+            await asyncio.sleep(POLL_S)
+
+
+def _progress(stage: str | None, progress: float, message: str) -> dict[str, Any]:
+    return {"type": "progress", "stage": stage, "progress": progress, "message": message}
+
+
+def _ending(document: dict[str, Any]) -> dict[str, Any]:
+    kind = "complete" if document["status"] == "completed" else "error"
+    return {"type": kind, "status": document["status"], "error": document["error"], "job": document}
+
+
+def _deleted() -> dict[str, Any]:
+    error = {"code": "NOT_FOUND", "message": "The job was deleted.", "stage": None, "hint": "", "retryable": False}
+    return {"type": "error", "status": "deleted", "error": error, "job": None}

@@ -1,0 +1,59 @@
+"""Everything that the routes use, put together once in app.py."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from gateway.auth import Keys
+from gateway.database.repositories import JobRepository
+from gateway.door import Door
+from gateway.links import Links
+from gateway.live import LiveFeed
+from gateway.problems import Problem
+from gateway.settings import GatewaySettings
+from shared.ports import ArtifactStore
+
+# Raises DependencyUnavailable when the dependency is away.
+Ping = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """A server that this process needs. Without a required one it takes no requests; for the others, requests wait."""
+
+    ping: Ping
+    required: bool
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a request may need."""
+
+    settings: GatewaySettings
+    keys: Keys
+    door: Door
+    jobs: JobRepository
+    store: ArtifactStore
+    links: Links
+    feed: LiveFeed
+    dependencies: Mapping[str, Dependency]
+    exposition: Callable[[], tuple[bytes, str]]
+    new_id: Callable[[], str]
+    has_schema: Callable[[], bool]
+
+
+def _parts(connection: HTTPConnection) -> Parts:
+    parts: Parts = connection.app.state.parts
+    return parts
+
+
+PartsOf = Annotated[Parts, Depends(_parts)]
+
+
+def require_schema(parts: PartsOf) -> None:
+    """Raises Problem UNAVAILABLE until the database has its tables: a start waits for a database that is late, and answers meanwhile."""
+    if not parts.has_schema():
+        raise Problem("UNAVAILABLE", "The service is starting.", headers={"Retry-After": "2"})

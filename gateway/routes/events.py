@@ -1,0 +1,138 @@
+"""Live events: server-sent events, and the same on a WebSocket."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, WebSocket, WebSocketDisconnect
+from fastapi.responses import Response, StreamingResponse
+
+from gateway.auth import SUBPROTOCOL_PREFIX, Tenant, unauthenticated
+from gateway.database.records import FINISHED
+from gateway.documents import job_document
+from gateway.live import LiveEvent, LoadJob, story
+from gateway.parts import Parts, PartsOf
+from gateway.problems import Problem, responses
+from gateway.routes.jobs import find_job
+
+router = APIRouter(tags=["live events"])
+
+KEEP_ALIVE_S = 15.0
+NORMAL_CLOSURE, POLICY_VIOLATION = 1000, 1008
+LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", description="Of the last event seen: what came before is not repeated.")]
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "init, progress …, then complete or error.", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    204: {"description": "The job has ended and Last-Event-ID names its last event: there is nothing more to come."},
+}
+
+
+@router.get(
+    "/api/v1/jobs/{job_id}/events",
+    response_model=None,
+    responses={**_STREAM, **responses("NOT_FOUND")},
+    summary="Events of a job, as they happen",
+)
+async def events(job_id: str, tenant: Tenant, parts: PartsOf, last_event_id: LastEventId = None) -> Response:
+    """`init` with the job, `progress` …, last `complete` or `error`; then the stream ends."""
+    last_seen = int(last_event_id) if last_event_id and last_event_id.isdigit() and len(last_event_id) < 19 else None
+    load = _loader(parts, tenant, job_id)
+    version, document = await load()
+    if last_seen is not None and document["status"] in FINISHED and version <= last_seen:
+        return Response(status_code=204)  # tells an EventSource to stop reconnecting
+    stream = _server_sent(story(parts.feed, load, job_id, last_seen))
+    return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+@router.websocket("/ws/jobs/{job_id}")
+async def socket(websocket: WebSocket, job_id: str, parts: PartsOf) -> None:
+    """The same events as messages. The key comes in a header, or from a browser as the subprotocol `meshwork.key.<KEY>`."""
+    offered = websocket.scope.get("subprotocols", [])
+    tenant = parts.keys.tenant_of(websocket.headers) or parts.keys.tenant_of_subprotocols(offered)
+    try:
+        if tenant is None:
+            raise unauthenticated()
+        load = _loader(parts, tenant, job_id)
+        await load()
+    except Problem as problem:
+        await _refuse(websocket, problem)
+        return
+    # A browser fails unless one of those that it offered is chosen.
+    chosen = next((protocol for protocol in offered if not protocol.startswith(SUBPROTOCOL_PREFIX)), next(iter(offered), None))
+    await websocket.accept(subprotocol=chosen)
+    with contextlib.suppress(WebSocketDisconnect):
+        await _tell_until_gone(websocket, story(parts.feed, load, job_id))
+
+
+def _loader(parts: Parts, tenant: str, job_id: str) -> LoadJob:
+    async def load() -> tuple[int, dict[str, Any]]:
+        record = await find_job(parts, tenant, job_id)
+        return record.job.version, job_document(record, parts.links)
+
+    return load
+
+
+async def _server_sent(events: AsyncGenerator[LiveEvent, None]) -> AsyncIterator[str]:
+    """Events as lines, with a comment now and then, so that proxies keep the connection and a client that left is noticed."""
+    waiting: asyncio.Task[LiveEvent | None] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(_next(events))
+            done, _ = await asyncio.wait({waiting}, timeout=KEEP_ALIVE_S)
+            if not done:
+                yield ": still here\n\n"
+                continue
+            event, waiting = waiting.result(), None
+            if event is None:
+                return
+            yield f"id: {event.version}\ndata: {_text(event)}\n\n"
+    finally:
+        await _end(waiting)
+        await events.aclose()
+
+
+async def _tell_until_gone(websocket: WebSocket, events: AsyncGenerator[LiveEvent, None]) -> None:
+    """Sends events; ends with 1000 after the last, or when the other side leaves."""
+    telling = asyncio.ensure_future(_tell(websocket, events))
+    leaving = asyncio.ensure_future(_wait_for_leave(websocket))
+    try:
+        await asyncio.wait({telling, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if telling.done():
+            telling.result()
+    finally:
+        await _end(telling)
+        await _end(leaving)
+        await events.aclose()
+
+
+async def _tell(websocket: WebSocket, events: AsyncGenerator[LiveEvent, None]) -> None:
+    async for event in events:
+        await websocket.send_text(_text(event))
+    await websocket.close(NORMAL_CLOSURE)
+
+
+async def _wait_for_leave(websocket: WebSocket) -> None:
+    while (await websocket.receive())["type"] != "websocket.disconnect":
+        pass  # nothing that a watcher says matters
+
+
+async def _refuse(websocket: WebSocket, problem: Problem) -> None:
+    if "websocket.http.response" in websocket.scope.get("extensions", {}):
+        await websocket.send_denial_response(problem.response(websocket.url.path))
+    else:
+        await websocket.close(POLICY_VIOLATION)
+
+
+async def _next(events: AsyncGenerator[LiveEvent, None]) -> LiveEvent | None:
+    return await anext(events, None)
+
+
+async def _end(task: asyncio.Task[Any] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _text(event: LiveEvent) -> str:
+    return json.dumps(event.content, ensure_ascii=False, separators=(",", ":"))

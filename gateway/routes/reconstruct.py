@@ -1,0 +1,159 @@
+"""New jobs: from links, and from uploads."""
+
+import contextlib
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
+
+from gateway.auth import Tenant
+from gateway.database.records import IdempotencyConflict, InsertedJob, JobMissing, NewJob
+from gateway.door import CheckedRequest
+from gateway.door_json import parse_object, read_body, require_json
+from gateway.door_multipart import IMAGES, REQUEST, ReceivedUpload, UploadLimits, boundary_of, receive_upload
+from gateway.names import name_in_url, unique_names
+from gateway.parts import Parts, PartsOf
+from gateway.problems import Problem, field_problem, responses
+from gateway.schemas import Accepted, ReconstructRequest, UploadRequest
+from shared.contracts.request import ImageSource, JobRequest
+from shared.errors import DependencyUnavailable
+
+router = APIRouter(prefix="/api/v1", tags=["new jobs"])
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Any text of yours, at most 255 printable characters: a request repeated with it gives the job that it already made.",
+    ),
+]
+_DOOR = ("VALIDATION_FAILED", "TOO_FEW_IMAGES", "TOO_MANY_IMAGES", "UNSAFE_URL", "IDEMPOTENCY_CONFLICT", "PAYLOAD_TOO_LARGE")
+_LOCATION = {"Location": {"description": "Where the job is.", "schema": {"type": "string"}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {202: {"headers": _LOCATION}, **responses(*_DOOR, "UNSUPPORTED_MEDIA_TYPE")}
+
+
+def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _form_body() -> dict[str, Any]:
+    properties = {
+        IMAGES: {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "The photos, one part each."},
+        REQUEST: {"type": "string", "contentMediaType": "application/json", "contentSchema": UploadRequest.model_json_schema()},
+    }
+    schema = {"type": "object", "required": [IMAGES], "properties": properties}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+@router.post(
+    "/reconstruct",
+    status_code=202,
+    response_model=Accepted,
+    responses=_ANSWERS,
+    openapi_extra=_json_body(ReconstructRequest.model_json_schema()),
+    summary="A new job from links",
+)
+async def reconstruct(request: Request, tenant: Tenant, parts: PartsOf, idempotency_key: IdempotencyKey = None) -> JSONResponse:
+    """Photos by their links. The answer comes once the job is durably recorded; the model comes with a webhook."""
+    key = _checked_key(idempotency_key)
+    require_json(request)
+    body = await read_body(request, parts.settings.max_body_bytes)
+    checked = parts.door.check_links(parse_object(body))
+    names = unique_names([name_in_url(url) for url in checked.image_urls])
+    images = tuple(ImageSource(name=name, url=url) for name, url in zip(names, checked.image_urls, strict=True))
+    new = _new_job(tenant, parts.new_id(), checked, images, hashlib.sha256(body).hexdigest(), key)
+    try:
+        return _accepted(await parts.jobs.insert_job(new))
+    except IdempotencyConflict:
+        raise Problem("IDEMPOTENCY_CONFLICT") from None
+
+
+@router.post(
+    "/jobs",
+    status_code=202,
+    response_model=Accepted,
+    responses=_ANSWERS,
+    openapi_extra=_form_body(),
+    summary="A new job from uploads",
+)
+async def upload(request: Request, tenant: Tenant, parts: PartsOf, idempotency_key: IdempotencyKey = None) -> JSONResponse:
+    """Photos as multipart parts `images`, and the part `request`: the same JSON without `image_urls`."""
+    key = _checked_key(idempotency_key)
+    boundary_of(request)
+    job_id = parts.new_id()
+    await parts.jobs.begin_upload(tenant, job_id)
+    released = False
+    try:
+        received = await receive_upload(request, job_id, parts.store, _limits(parts))
+        inserted = await parts.jobs.release_upload(_uploaded_job(tenant, job_id, received, parts, key))
+        released = True
+        return _accepted(inserted)
+    except IdempotencyConflict:
+        raise Problem("IDEMPOTENCY_CONFLICT") from None
+    except JobMissing:
+        raise Problem("UNAVAILABLE", "The upload took too long and was given up.") from None
+    except ClientDisconnect:
+        raise field_problem("VALIDATION_FAILED", ("body",), "the connection ended before the body did", "disconnected") from None
+    finally:
+        if not released:
+            with contextlib.suppress(DependencyUnavailable):  # then the sweeper purges it, after an hour
+                await parts.jobs.abandon_upload(tenant, job_id)
+
+
+def _limits(parts: Parts) -> UploadLimits:
+    settings = parts.settings
+    return UploadLimits(settings.max_images, settings.max_image_bytes, settings.max_upload_bytes, settings.max_body_bytes)
+
+
+def _uploaded_job(tenant: str, job_id: str, received: ReceivedUpload, parts: Parts, key: str | None) -> NewJob:
+    checked = parts.door.check_upload(parse_object(received.request, ("body", REQUEST)), ("body", REQUEST))
+    parts.door.check_count(len(received.images), ("body", IMAGES))
+    names = unique_names([image.given_name for image in received.images])
+    images = tuple(
+        ImageSource(name=name, key=image.key, sha256=image.sha256, bytes=image.bytes)
+        for name, image in zip(names, received.images, strict=True)
+    )
+    # The body itself differs from call to call in its boundary: what counts is what it says.
+    said = [received.request.decode(), [[image.given_name, image.sha256] for image in received.images]]
+    return _new_job(tenant, job_id, checked, images, hashlib.sha256(json.dumps(said).encode()).hexdigest(), key)
+
+
+def _new_job(
+    tenant: str, job_id: str, checked: CheckedRequest, images: tuple[ImageSource, ...], body_sha256: str, key: str | None
+) -> NewJob:
+    request = JobRequest(
+        job_id=job_id,
+        created_at=datetime.now(UTC),  # the database puts its own time here
+        pipeline=checked.slip.pipeline,
+        preset=checked.slip.preset,
+        images=images,
+        outputs=checked.outputs,
+        options=checked.options,
+    )
+    return NewJob(
+        tenant=tenant,
+        slip=checked.slip,
+        request=request,
+        body_sha256=body_sha256,
+        metadata=checked.metadata,
+        callback_url=checked.callback_url,
+        callback_events=checked.callback_events,
+        idempotency_key=key,
+    )
+
+
+def _checked_key(key: str | None) -> str | None:
+    if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
+        loc = ("header", "Idempotency-Key")
+        raise field_problem("VALIDATION_FAILED", loc, "must be 1 to 255 printable ASCII characters", "string_pattern")
+    return key
+
+
+def _accepted(inserted: InsertedJob) -> JSONResponse:
+    message = "The job is recorded and will be done." if inserted.created else "This request was made before; this is its job."
+    content = Accepted.model_validate({"job_id": inserted.job_id, "status": inserted.status, "message": message})
+    return JSONResponse(content.model_dump(), 202, headers={"Location": f"/api/v1/jobs/{inserted.job_id}"})

@@ -1,0 +1,49 @@
+"""Makes a job's routing slip from a pipeline, a preset and what the caller asked for beyond it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import JsonValue
+
+from pipelines.definition import Pipeline
+from pipelines.options import OptionFault, StageOptions
+from shared.contracts.slip import RoutingSlip
+
+# A message is a slip, an id and counters, and must stay under 16 KiB.
+MAX_SLIP_BYTES = 12 << 10
+
+
+class InvalidOptions(Exception):
+    """The options of a request do not fit the pipeline's steps."""
+
+    def __init__(self, faults: list[OptionFault]) -> None:
+        self.faults = faults
+        super().__init__(f"{len(faults)} faults in the options")
+
+
+def build_slip(
+    pipeline: Pipeline, preset: str, options: Mapping[str, Mapping[str, JsonValue]], stages: Mapping[str, StageOptions]
+) -> RoutingSlip:
+    """The slip whose params are the preset's, overridden by `options` (by step name). Raises InvalidOptions, KeyError for the preset.
+
+    build_slip(pipelines["photogrammetry"], "balanced", {"mvs": {"views": 6}}, load_options())
+    """
+    faults = _unknown_steps(pipeline, options)
+    steps = []
+    for definition in pipeline.steps:
+        params = {**pipeline.presets[preset].params.get(definition.name, {}), **options.get(definition.name, {})}
+        found = stages[definition.stage].faults(params)
+        faults += [OptionFault((definition.name, *fault.path), fault.message, fault.type) for fault in found]
+        steps.append(definition.step(params))
+    slip = RoutingSlip(pipeline=pipeline.name, pipeline_version=pipeline.version, preset=preset, steps=tuple(steps))
+    if not faults and len(slip.to_bytes()) > MAX_SLIP_BYTES:
+        faults.append(OptionFault((), f"the options are too large: steps and options may have {MAX_SLIP_BYTES} bytes", "too_long"))
+    if faults:
+        raise InvalidOptions(faults)
+    return slip
+
+
+def _unknown_steps(pipeline: Pipeline, options: Mapping[str, Any]) -> list[OptionFault]:
+    names = [step.name for step in pipeline.steps]
+    sentence = f"pipeline {pipeline.name} has no such step; it has {', '.join(names)}"
+    return [OptionFault((name,), sentence, "extra_forbidden") for name in options if name not in names]
