@@ -48,6 +48,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 _HOST = re.compile(r"[a-z0-9_.-]+")
+_BRACKETED = re.compile(r"\[[^\[\]]+\](:[0-9]*)?")
 _UNFIT_FOR_URLS = re.compile(r"[\x00-\x1f\x7f\\]|^\s|\s$")
 
 
@@ -176,8 +177,10 @@ def host_of(url: str) -> str:
 
 def _checked_host(parts: SplitResult) -> str:
     host = parts.hostname or ""
-    if "[" not in parts.netloc:
+    if "[" not in parts.netloc and "]" not in parts.netloc:
         return normal_host(host)
+    if not _BRACKETED.fullmatch(parts.netloc):
+        raise ValueError("brackets in a URL's host belong around an IPv6 address")
     try:
         IPv6Address(host.partition("%")[0])
     except ValueError:
