@@ -45,3 +45,4 @@ class PostprocessParams(BaseModel):
         le=100,
         description="Every n-th photo is kept out of a trial texture and compared with its rendering (PSNR in the report); 0 skips this.",
     )
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of every random choice; the same request gives the same model.")

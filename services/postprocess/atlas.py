@@ -1,0 +1,103 @@
+"""UV atlas: charts of the mesh laid out in a square texture, and where each texel lies on the mesh.
+
+UV origin is the texture's top left corner (glTF): u to the right, v down. The centre of texel (x, y) is at
+((x + 0.5) / size, (y + 0.5) / size).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import open3d as o3d
+import xatlas
+from numpy.typing import NDArray
+
+from services.postprocess.capture import Floats
+from services.postprocess.cleaning import boundary_edges
+from services.postprocess.surface import Faces, Mesh
+from services.postprocess.texel_kernels import rasterise
+
+GUTTER_PX = 8  # between charts, so that mip levels and JPEG blocks do not mix them
+MAX_STRETCH = 0.33
+FACES_PER_PARTITION = 25_000  # UVAtlas grows faster than linearly; parts of this size keep it in seconds
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Texels:
+    """Covered texels: flat index into the texture, face, and weights of the face's three corners."""
+
+    index: NDArray[np.int64]
+    face: NDArray[np.int32]
+    weights: Float32  # n×3, sum 1
+
+    def on(self, faces: Faces, values: NDArray[np.floating]) -> Float32:
+        """Values n×c of vertices, interpolated at the texels."""
+        result = np.zeros((len(self.face), values.shape[1]), np.float32)
+        corners = faces[self.face]
+        for k in range(3):
+            result += values[corners[:, k]].astype(np.float32) * self.weights[:, k, None]
+        return result
+
+
+def unwrap(mesh: Mesh, size: int) -> Float32:
+    """UV of every corner, m×3×2, charts apart by the gutter."""
+    try:
+        return _uvatlas(mesh, size)
+    except RuntimeError:  # UVAtlas refuses what is not manifold to its taste
+        return _xatlas(mesh, size)
+
+
+def _uvatlas(mesh: Mesh, size: int) -> Float32:
+    tensor = o3d.t.geometry.TriangleMesh.from_legacy(mesh.legacy())
+    partitions = max(1, round(len(mesh.faces) / FACES_PER_PARTITION))
+    with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
+        tensor.compute_uvatlas(size=size, gutter=GUTTER_PX, max_stretch=MAX_STRETCH, parallel_partitions=partitions)
+    uv = np.asarray(tensor.triangle.texture_uvs.numpy(), np.float32)
+    if uv.shape != (len(mesh.faces), 3, 2) or not np.isfinite(uv).all():
+        raise RuntimeError("UVAtlas changed the triangles")
+    return uv
+
+
+def _xatlas(mesh: Mesh, size: int) -> Float32:
+    atlas = xatlas.Atlas()
+    atlas.add_mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
+    charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
+    charts.max_iterations = 1
+    packing.resolution, packing.padding, packing.bilinear = size, GUTTER_PX, True
+    atlas.generate(charts, packing)
+    _, faces, uv = atlas[0]
+    return np.asarray(np.asarray(uv, np.float32)[faces])
+
+
+def locate_texels(uv: Float32, size: int) -> Texels:
+    """Every texel whose centre is inside a triangle, and those up to one texel beside a chart."""
+    face, weights = rasterise(uv.astype(np.float64) * size, size)
+    index = np.flatnonzero(face.ravel() >= 0)
+    first, second = weights.reshape(-1, 2)[index].T
+    return Texels(index, face.ravel()[index], np.stack([1 - first - second, first, second], 1).astype(np.float32))
+
+
+def vertex_normals(mesh: Mesh) -> Floats:
+    """Area-weighted unit normals n×3."""
+    corners = mesh.vertices[mesh.faces]
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = np.zeros_like(mesh.vertices)
+    for k in range(3):
+        np.add.at(normals, mesh.faces[:, k], across)
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.where(length > 1e-20, normals / np.maximum(length, 1e-20), (0.0, 0.0, 1.0))
+
+
+def texel_density(mesh: Mesh, uv: Float32, size: int) -> float:
+    """Texels per world unit of length: the root of texels over area."""
+    corners = mesh.vertices[mesh.faces]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum() / 2
+    a, b = (uv[:, 1] - uv[:, 0]).astype(float), (uv[:, 2] - uv[:, 0]).astype(float)
+    covered = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() / 2 * size**2
+    return float(np.sqrt(covered / max(area, 1e-20)))
+
+
+def open_edges(mesh: Mesh) -> int:
+    """Edges with a face on one side only."""
+    return len(boundary_edges(mesh.faces))

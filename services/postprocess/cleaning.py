@@ -1,0 +1,108 @@
+"""From Poisson's triangles to a mesh that can be delivered: one piece, manifold, closed where asked, within the budget. World frame."""
+
+from typing import Any
+
+import fast_simplification
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from services.postprocess.surface import Faces, Mesh
+
+MIN_TRIANGLES = 5_000
+SMALL_HOLE = 0.02  # of the diagonal: a hole of a scene up to this size is closed
+SIDE_PIECE = 0.02  # a further piece of a scene is kept when it has this share of the largest one's area
+
+
+def largest_pieces(mesh: Mesh, side_share: float) -> Mesh:
+    """The largest connected piece, and those with at least `side_share` of its area."""
+    labels, _, areas = mesh.legacy().cluster_connected_triangles()
+    area = np.asarray(areas)
+    return mesh.keep_faces((area >= side_share * area.max())[np.asarray(labels)]) if len(area) else mesh
+
+
+def manifold(mesh: Mesh) -> Mesh:
+    """Without duplicates, slivers of no area, edges of more than two faces and vertices that join separate fans."""
+    legacy = mesh.legacy()
+    legacy.remove_duplicated_vertices()
+    legacy.remove_degenerate_triangles()
+    legacy.remove_duplicated_triangles()
+    legacy.remove_non_manifold_edges()
+    # Where two fans meet in one vertex, the faces around it go; the holes that this leaves are closed with the others.
+    for _ in range(5):
+        pinched = np.asarray(legacy.get_non_manifold_vertices())
+        if len(pinched) == 0:
+            break
+        legacy.remove_triangles_by_mask(np.isin(np.asarray(legacy.triangles), pinched).any(1))
+    legacy.remove_unreferenced_vertices()
+    return Mesh.of_legacy(legacy)
+
+
+def fill_holes(mesh: Mesh, largest: float = np.inf) -> Mesh:
+    """Holes whose rim is at most `largest` across (world units) closed by a fan around the middle of the rim."""
+    rim = boundary_edges(mesh.faces)
+    if len(rim) == 0:
+        return mesh
+    hole = _groups(rim, len(mesh.vertices))[rim[:, 0]]
+    vertices, faces = [mesh.vertices], [mesh.faces]
+    for k in np.unique(hole):
+        edges = rim[hole == k]
+        corners = mesh.vertices[edges[:, 0]]
+        if len(edges) < 3 or float(np.linalg.norm(np.ptp(corners, axis=0))) > largest:
+            continue
+        middle = len(mesh.vertices) + len(vertices) - 1
+        vertices.append(corners.mean(0)[None])
+        faces.append(np.column_stack([edges[:, 1], edges[:, 0], np.full(len(edges), middle)]).astype(np.int32))
+    return Mesh(np.concatenate(vertices), np.concatenate(faces))
+
+
+def boundary_edges(faces: Faces) -> NDArray[np.int64]:
+    """Directed edges k×2 that no other face shares."""
+    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64)
+    key = np.sort(edges, axis=1) @ np.array([edges.max() + 1 if len(edges) else 1, 1])
+    _, index, count = np.unique(key, return_index=True, return_counts=True)
+    return np.asarray(edges[np.sort(index[count == 1])])
+
+
+def _groups(edges: NDArray[np.int64], vertices: int) -> NDArray[np.int32]:
+    """Label of each vertex's connected set of edges."""
+    graph = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(vertices, vertices))
+    return np.asarray(connected_components(graph, directed=False)[1])
+
+
+def decimate(mesh: Mesh, triangles: int) -> Mesh:
+    """Quadric edge collapse (Garland and Heckbert 1997) down to the budget."""
+    if len(mesh.faces) <= triangles:
+        return mesh
+    scale = float(np.ptp(mesh.vertices, axis=0).max()) or 1.0
+    centre = mesh.vertices.mean(0)
+    # The library computes in single precision: a centred unit box keeps what it has.
+    vertices, faces = fast_simplification.simplify(
+        ((mesh.vertices - centre) / scale).astype(np.float32), mesh.faces, target_count=triangles, agg=5.0
+    )
+    return Mesh(vertices.astype(np.float64) * scale + centre, np.asarray(faces, np.int32))
+
+
+def subdivide(mesh: Mesh, at_least: int) -> Mesh:
+    """Split at the middles of edges until there are enough triangles."""
+    legacy: Any = mesh.legacy()
+    while 0 < len(legacy.triangles) < at_least:
+        legacy = legacy.subdivide_midpoint(1)
+    return Mesh.of_legacy(legacy)
+
+
+def clean(mesh: Mesh, triangles: int, closed: bool) -> Mesh:
+    """The mesh to be textured."""
+    side_share = 0.05 if closed else SIDE_PIECE
+    mesh = decimate(largest_pieces(mesh, side_share), triangles)
+    mesh = manifold(mesh)
+    mesh = fill_holes(mesh, np.inf if closed else SMALL_HOLE * float(np.linalg.norm(np.ptp(mesh.vertices, axis=0))))
+    mesh = largest_pieces(manifold(mesh), side_share)
+    return subdivide(mesh, MIN_TRIANGLES)
+
+
+def is_watertight(mesh: Mesh) -> bool:
+    """Whether every edge has exactly two faces."""
+    edges = np.sort(mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    return bool(len(edges)) and bool((np.unique(edges, axis=0, return_counts=True)[1] == 2).all())

@@ -1,0 +1,147 @@
+"""Which points of the cloud are the object: above its support plane, connected, where the cameras look. World frame."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from services.postprocess.capture import Camera, Cloud, Floats
+from services.postprocess.focus import Focus
+from services.postprocess.support_plane import Plane, find_support_plane
+
+GRID = 96  # cells along the longest side when points are grouped
+SIDE_SHARE = 0.05  # a further cluster is kept when it has this share of the main one's points and lies close to it
+PLANE_MARGIN = 3.5  # noise levels above the plane that count as the object
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be modelled. `plane` is what it stands on; `footprint` closes its underside (no points: unknown)."""
+
+    cloud: Cloud
+    footprint: Cloud
+    plane: Plane | None
+    isolated: bool
+
+
+def keep_scene(cloud: Cloud, cameras: Sequence[Camera]) -> Subject:
+    """Everything that two cameras see, without stragglers far from the rest."""
+    seen = views_of(cloud.points, cameras) >= 2
+    centre = np.median(cloud.points[seen], axis=0) if seen.any() else np.zeros(3)
+    distance = np.linalg.norm(cloud.points - centre, axis=1)
+    reach = 2.5 * np.percentile(distance[seen], 90) if seen.any() else 0.0
+    return Subject(cloud.select(seen & (distance < reach)), _nothing(), None, False)
+
+
+def isolate(cloud: Cloud, focus: Focus, seed: int, close_underside: bool) -> Subject:
+    """The object that the cameras orbit, without what it stands on."""
+    radius = 0.85 * focus.distance
+    plane = find_support_plane(cloud, focus, radius, seed)
+    near = np.linalg.norm(cloud.points - focus.point, axis=1) < radius
+    margin = plane_margin(plane)
+    above = near if plane is None else near & (plane.height(cloud.points) > margin)
+    indices = np.flatnonzero(above)
+    kept = cloud.select(indices[main_cluster(cloud.points[indices], focus.point)])
+    if plane is None or not close_underside or len(kept) == 0:
+        return Subject(kept, _nothing(), plane, True)
+    ground = cloud.select(near & (np.abs(plane.height(cloud.points)) <= margin))
+    return Subject(kept, footprint(kept, ground, plane, margin), plane, True)
+
+
+def plane_margin(plane: Plane | None) -> float:
+    """Height above the plane from which points are the object's, world units."""
+    return 0.0 if plane is None else PLANE_MARGIN * plane.noise
+
+
+def views_of(points: Floats, cameras: Sequence[Camera]) -> NDArray[np.int32]:
+    """How many cameras have each point n×3 in their frame."""
+    count = np.zeros(len(points), np.int32)
+    for camera in cameras:
+        local = points @ camera.R.T + camera.t
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pixels = (local @ camera.K.T)[:, :2] / local[:, 2:]
+        inside = (pixels >= 0).all(1) & (pixels < (camera.width, camera.height)).all(1)
+        count += (inside & (local[:, 2] > 0)).astype(np.int32)
+    return count
+
+
+def main_cluster(points: Floats, focus: Floats) -> NDArray[np.int64]:
+    """Indices of the connected group nearest to the focus and largest, and of sizeable groups beside it."""
+    if len(points) == 0:
+        return np.zeros(0, np.int64)
+    low, high = np.percentile(points, [0.5, 99.5], axis=0)
+    cell = max(float((high - low).max()) / GRID, 1e-12)
+    index = np.clip(np.floor((points - low) / cell).astype(np.int64) + 2, 0, np.ceil((high - low) / cell).astype(np.int64) + 4)
+    counts = np.zeros(index.max(0) + 2, np.int32)
+    np.add.at(counts, tuple(index.T), 1)
+    typical = np.median(counts[counts > 0])
+    labels, groups = ndimage.label(counts >= max(1, 0.1 * typical), structure=np.ones((3, 3, 3)))
+    label = labels[tuple(index.T)]
+    if groups == 0:
+        return np.arange(len(points))
+    sizes = np.bincount(label, minlength=groups + 1).astype(float)
+    sizes[0] = 0
+    reach = np.array([_distance_to(points[label == i], focus) if sizes[i] else np.inf for i in range(groups + 1)])
+    scale = float((high - low).max())
+    main = int(np.argmax(sizes * np.exp(-((reach / (0.3 * scale)) ** 2))))
+    middle, extent = _middle_and_extent(points[label == main])
+    beside = [
+        i
+        for i in range(1, groups + 1)
+        if sizes[i] >= SIDE_SHARE * sizes[main] and np.linalg.norm(_middle_and_extent(points[label == i])[0] - middle) < 0.75 * extent
+    ]
+    return np.flatnonzero(np.isin(label, [main, *beside]))
+
+
+def footprint(kept: Cloud, ground: Cloud, plane: Plane, margin: float) -> Cloud:
+    """Points on the plane, facing down, where the object stands: the outline of its lowest band, filled, without ground that was seen."""
+    height = plane.height(kept.points)
+    band = max(3 * margin, 0.03 * float(np.percentile(height, 99)))
+    low = height < band
+    if low.sum() < 50:
+        return _nothing()
+    axes = np.linalg.svd(plane.normal[None])[2][1:]
+    flat = kept.points @ axes.T
+    start, stop = flat[low].min(0), flat[low].max(0)
+    cell = max(float((stop - start).max()) / 200, 1.5 * point_spacing(kept))
+    shape = tuple(np.ceil((stop - start) / cell).astype(int) + 9)
+    outline = _occupied(flat[low], start, cell, shape) > 0
+    bare = _occupied(ground.points @ axes.T, start, cell, shape) >= 2
+    closed = ndimage.binary_closing(outline, ndimage.generate_binary_structure(2, 1), iterations=3)
+    filled = ndimage.binary_fill_holes(closed) & ~(bare & ~outline)
+    cells = np.argwhere(filled)
+    fine = (cells[:, None] + np.array([[0.25, 0.25], [0.25, 0.75], [0.75, 0.25], [0.75, 0.75]])).reshape(-1, 2)
+    points = ((fine - 4) * cell + start) @ axes + plane.offset * plane.normal
+    colour = np.median(kept.colours[low], axis=0).astype(np.uint8)
+    return Cloud(points, np.broadcast_to(-plane.normal, points.shape).copy(), np.broadcast_to(colour, points.shape).copy())
+
+
+def point_spacing(cloud: Cloud) -> float:
+    """Typical distance between neighbouring points, world units, from the surface's occupancy of a grid."""
+    low, high = np.percentile(cloud.points, [1, 99], axis=0)
+    cell = max(float((high - low).max()) / 128, 1e-12)
+    cells = np.unique(np.floor((cloud.points - low) / cell).astype(np.int64), axis=0)
+    return cell * float(np.sqrt(len(cells) / max(len(cloud), 1)))
+
+
+def _occupied(flat: Floats, start: Floats, cell: float, shape: tuple[int, ...]) -> NDArray[np.int32]:
+    index = np.floor((flat - start) / cell).astype(np.int64) + 4
+    inside = (index >= 0).all(1) & (index < shape).all(1)
+    counts = np.zeros(shape, np.int32)
+    np.add.at(counts, tuple(index[inside].T), 1)
+    return counts
+
+
+def _distance_to(points: Floats, target: Floats) -> float:
+    return float(np.percentile(np.linalg.norm(points - target, axis=1), 5))
+
+
+def _middle_and_extent(points: Floats) -> tuple[Floats, float]:
+    low, high = np.percentile(points, [1, 99], axis=0)
+    return (low + high) / 2, float(np.linalg.norm(high - low))
+
+
+def _nothing() -> Cloud:
+    return Cloud(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 3), np.uint8))

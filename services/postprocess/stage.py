@@ -1,0 +1,160 @@
+"""The postprocess stage: isolate, fit the surface, clean, unwrap, paint, place."""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel
+
+from services.postprocess.params import PostprocessParams
+from shared.contracts.manifest import StageReport, Warning
+from shared.errors import PermanentError
+from shared.runtime.workspace import Workspace
+
+if TYPE_CHECKING:  # native libraries load inside `run` alone, in the child process
+    from services.postprocess.capture import Camera, Cloud
+    from services.postprocess.isolation import Subject
+    from services.postprocess.surface import Mesh
+
+MIN_POINTS = 500
+MIN_FACES = 50
+LOW_PSNR_DB = 20.0
+
+
+class PostprocessStage:
+    """A dense cloud, cameras and photos in; one clean, textured mesh and its place in the model's frame out."""
+
+    name: ClassVar[str] = "postprocess"
+    version: ClassVar[str] = "1"
+    Params: ClassVar[type[BaseModel]] = PostprocessParams
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "sfm": ("cameras.json", "images/*", "masks/*"),
+        "mvs": ("pointcloud.ply", "roi.json"),
+    }
+
+    def run(self, workspace: Workspace, params: PostprocessParams) -> StageReport:
+        """Writes mesh.npz, texture.png, similarity.json and pointcloud.ply (README.md has their layouts)."""
+        from services.postprocess.capture import read_cameras, read_cloud, write_cloud
+
+        params = reduced(params, workspace.reduction)
+        workspace.progress(0.0, "Reading the dense cloud")
+        order = [image.name for image in workspace.request().images]
+        cameras = read_cameras(workspace.inputs("sfm"), order)
+        cloud = read_cloud(workspace.inputs("mvs") / "pointcloud.ply")
+        _require(len(cloud) >= MIN_POINTS and len(cameras) > 0)
+        workspace.progress(0.05, "Looking for the object")
+        subject = find_subject(cloud, cameras, workspace, params)
+        _require(len(subject.cloud) >= MIN_POINTS)
+        write_cloud(workspace.outputs / "pointcloud.ply", subject.cloud)
+        mesh = build_mesh(subject, cameras, params, workspace)
+        summary = dress(mesh, subject, cameras, params, workspace)
+        return StageReport(
+            summary={"points": len(subject.cloud), "isolated": subject.isolated, "support_plane": subject.plane is not None, **summary},
+            warnings=_warnings(summary),
+            engines={name: version(name) for name in ("open3d", "fast_simplification", "xatlas", "numba")},
+        )
+
+
+def reduced(params: PostprocessParams, reduction: int) -> PostprocessParams:
+    """Coarser after a try that ran out of memory."""
+    if reduction == 0:
+        return params
+    smaller = {
+        "poisson_depth": max(6, params.poisson_depth - 1),
+        "texture_size": max(256, params.texture_size // 2),
+        "point_limit": max(10_000, params.point_limit // 2),
+    }
+    return params.model_copy(update=smaller)
+
+
+def find_subject(cloud: "Cloud", cameras: "list[Camera]", workspace: Workspace, params: PostprocessParams) -> "Subject":
+    """The object alone where the cameras orbit one, the whole scene elsewhere."""
+    from dataclasses import replace
+
+    from services.postprocess.focus import find_focus
+    from services.postprocess.isolation import isolate, keep_scene
+    from services.postprocess.surface import thin
+
+    focus = find_focus(cameras)
+    orbited = params.isolation == "object" or (params.isolation == "auto" and _orbited(workspace, focus.orbited))
+    subject = isolate(cloud, focus, params.seed, params.close_underside) if orbited else keep_scene(cloud, cameras)
+    return replace(subject, cloud=thin(subject.cloud, params.point_limit, params.seed))
+
+
+def _orbited(workspace: Workspace, seems_so: bool) -> bool:
+    """What mvs found, or else what the cameras' axes say."""
+    path = workspace.inputs("mvs") / "roi.json"
+    found = json.loads(path.read_bytes()).get("orbit") if path.exists() else None
+    return found if isinstance(found, bool) else seems_so
+
+
+def build_mesh(subject: "Subject", cameras: "list[Camera]", params: PostprocessParams, workspace: Workspace) -> "Mesh":
+    """The cleaned surface within the triangle budget."""
+    from services.postprocess.cleaning import clean
+    from services.postprocess.surface import reconstruct
+
+    workspace.progress(0.10, "Fitting the surface")
+    mesh = reconstruct(subject, params.poisson_depth, params.density_trim)
+    _require(len(mesh.faces) >= MIN_FACES)
+    workspace.progress(0.45, "Cleaning the mesh")
+    mesh = clean(mesh, params.triangles, closed=subject.isolated and params.close_underside)
+    _require(len(mesh.faces) >= MIN_FACES)
+    return mesh
+
+
+def dress(mesh: "Mesh", subject: "Subject", cameras: "list[Camera]", params: PostprocessParams, workspace: Workspace) -> dict[str, object]:
+    """Atlas, texture and placement; returns the stage's numbers."""
+    import cv2
+    import numpy as np
+
+    from services.postprocess.atlas import open_edges, unwrap, vertex_normals
+    from services.postprocess.cleaning import is_watertight
+    from services.postprocess.holdout import held_out_psnr
+    from services.postprocess.placement import place
+    from services.postprocess.texturing import paint
+
+    normals = vertex_normals(mesh)
+    workspace.progress(0.50, "Unfolding the mesh into a texture atlas")
+    uv = unwrap(mesh, params.texture_size)
+    workspace.progress(0.70, "Painting the texture from the photos")
+    texture = paint(
+        mesh,
+        normals,
+        uv,
+        params.texture_size,
+        cameras,
+        params.texture_views,
+        params.seed,
+        lambda f: workspace.progress(0.7 + 0.2 * f, "Painting"),
+    )
+    workspace.progress(0.92, "Comparing the model with photos kept out")
+    psnr = held_out_psnr(mesh, normals, cameras, params.hold_out_every, params.texture_views, params.seed)
+    similarity = place(mesh.vertices, cameras, subject.plane)
+    np.savez(workspace.outputs / "mesh.npz", vertices=mesh.vertices, faces=mesh.faces, uv=uv, normals=normals)
+    cv2.imwrite(str(workspace.outputs / "texture.png"), texture.pixels[..., ::-1])
+    (workspace.outputs / "similarity.json").write_text(json.dumps(similarity.as_json()))
+    return {
+        "vertices": len(mesh.vertices),
+        "triangles": len(mesh.faces),
+        "watertight": is_watertight(mesh),
+        "open_edges": open_edges(mesh),
+        "texture_size": params.texture_size,
+        "texture_seen": round(texture.seen, 4),
+        "texels_per_unit": round(texture.density / similarity.scale, 2),
+        "exposure_spread": round(float(np.exp(np.log(texture.gains).std())), 4),
+        "held_out_psnr_db": None if psnr is None else round(psnr, 2),
+    }
+
+
+def _require(enough: bool) -> None:
+    if not enough:
+        raise PermanentError("NO_SURFACE")
+
+
+def _warnings(summary: dict[str, object]) -> tuple[Warning, ...]:
+    psnr = summary["held_out_psnr_db"]
+    if isinstance(psnr, float) and psnr < LOW_PSNR_DB:
+        message = f"The model predicts photos that were kept out only roughly ({psnr} dB)."
+        return (Warning(code="LOW_FIDELITY", message=message, hint="Take sharper photos with more overlap, in constant light."),)
+    return ()
