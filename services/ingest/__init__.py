@@ -1,0 +1,1 @@
+"""URLs and uploads in, validated working images out."""

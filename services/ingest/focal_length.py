@@ -1,0 +1,61 @@
+"""The focal length that a photo's EXIF promises, in pixels of the upright photo."""
+
+from PIL import ExifTags, Image
+
+_IFD = ExifTags.IFD.Exif
+_INCH_MM, _CM_MM = 25.4, 10.0
+_FULL_FRAME_WIDTH_MM = 36.0
+# Sensor width in millimetres, from the makers' data sheets, for cameras that write no 35 mm equivalent.
+_SENSOR_WIDTH_MM = {
+    "nikon d3200": 23.2,
+    "nikon d90": 23.6,
+    "canon eos 5d mark ii": 36.0,
+    "kodak easyshare v705": 5.744,
+}
+_PLAUSIBLE = (0.3, 12.0)  # focal length by longest side: 117° to 5° across
+
+
+def focal_length_px(exif: Image.Exif, width: int, height: int) -> float | None:
+    """None where EXIF says nothing plausible. `width` and `height` are the working image's.
+
+    A known sensor comes first, then the 35 mm equivalent, then the focal plane's resolution, which is wrong most often.
+    """
+    tags = exif.get_ifd(_IFD)
+    longest = max(width, height)
+    focal_mm, equivalent_mm = _number(tags.get(ExifTags.Base.FocalLength)), _number(tags.get(ExifTags.Base.FocalLengthIn35mmFilm))
+    sensor_mm = _SENSOR_WIDTH_MM.get(_camera(exif)[1].lower())
+    candidates = (
+        focal_mm / sensor_mm * longest if focal_mm and sensor_mm else 0.0,
+        equivalent_mm / _FULL_FRAME_WIDTH_MM * longest,
+        _by_focal_plane(tags, focal_mm, longest),
+    )
+    return next((value for value in candidates if _PLAUSIBLE[0] * longest <= value <= _PLAUSIBLE[1] * longest), None)
+
+
+def camera_key(exif: Image.Exif, width: int, height: int) -> str | None:
+    """Equal for photos of one camera at one focal length and size; None where EXIF does not name the camera."""
+    make, model = _camera(exif)
+    if not model:
+        return None
+    focal_mm = _number(exif.get_ifd(_IFD).get(ExifTags.Base.FocalLength))
+    return f"{make}/{model}/{focal_mm:.2f}/{width}x{height}"
+
+
+def _camera(exif: Image.Exif) -> tuple[str, str]:
+    make, model = (str(exif.get(tag, "")).strip("\0 ")[:64] for tag in (ExifTags.Base.Make, ExifTags.Base.Model))
+    return make, model
+
+
+def _by_focal_plane(tags: dict[int, object], focal_mm: float, longest: int) -> float:
+    resolution = _number(tags.get(ExifTags.Base.FocalPlaneXResolution))
+    unit_mm = _CM_MM if tags.get(ExifTags.Base.FocalPlaneResolutionUnit) == 3 else _INCH_MM
+    stored = max(_number(tags.get(ExifTags.Base.ExifImageWidth)), _number(tags.get(ExifTags.Base.ExifImageHeight)))
+    return focal_mm * resolution / unit_mm * longest / stored if stored else 0.0
+
+
+def _number(value: object) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 0.0
+    return number if 0 < number < 1e7 else 0.0

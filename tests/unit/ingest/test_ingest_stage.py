@@ -1,0 +1,222 @@
+"""What ingest lets through, and what it says about the rest."""
+
+import io
+import json
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from services.ingest.params import IngestParams
+from services.ingest.stage import IngestStage
+from shared.contracts.request import ImageSource, JobRequest
+from shared.errors import PermanentError
+from shared.runtime.workspace import Workspace
+
+Pages = dict[str, tuple[int, dict[str, str], bytes]]
+
+
+def sharp_pixels(seed: int, size: tuple[int, int] = (640, 480)) -> np.ndarray:
+    random, pixels = np.random.default_rng(seed), np.full((size[1], size[0], 3), 128, np.uint8)
+    for _ in range(200):
+        x, y, width, height = random.integers((0, 0, 10, 10), (*size, 80, 80))
+        pixels[y : y + height, x : x + width] = random.integers(0, 256, 3)
+    return pixels
+
+
+def encoded(pixels: np.ndarray, kind: str = "JPEG", **options: object) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind, **options)
+    return out.getvalue()
+
+
+def png_bomb(side: int) -> bytes:
+    """A small PNG whose header promises side × side pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Pages], str]]:
+    """Serves pages on an address that ingest may reach."""
+    monkeypatch.setenv("MESHWORK_ALLOWED_PRIVATE_NETWORKS", "127.0.0.1/32")
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(pages: Pages) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                status, headers, body = pages.get(self.path, (404, {}, b""))
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def workspace_of(folder: Path, sources: list[ImageSource]) -> Workspace:
+    request = JobRequest(job_id="j", created_at=datetime.now(UTC), pipeline="p", preset="b", images=tuple(sources), outputs=())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "request.json").write_bytes(request.to_bytes())
+    return Workspace(folder)
+
+
+def uploaded(folder: Path, files: dict[str, bytes], **params: object) -> tuple[Workspace, dict[str, str | None]]:
+    """Runs ingest over uploads; every photo's reason by name."""
+    workspace = workspace_of(folder, [ImageSource(name=name, key=f"k/{name}") for name in files])
+    workspace.inputs("images").mkdir(parents=True)
+    for index, (name, data) in enumerate(files.items()):
+        (workspace.inputs("images") / f"{index:03d}_{name}").write_bytes(data)
+    try:
+        report = IngestStage().run(workspace, IngestParams(**params))
+    except PermanentError as error:
+        assert error.code == "TOO_FEW_IMAGES"
+        report = error.report
+    return workspace, {verdict.name: verdict.reason for verdict in report.images}
+
+
+def photos_of(workspace: Workspace) -> list[dict]:
+    return json.loads((workspace.outputs / "photos.json").read_text())["photos"]
+
+
+def test_each_format_becomes_an_upright_rgb_photo(tmp_path: Path) -> None:
+    """JPEG, PNG, WebP, TIFF and HEIC are read, whatever their depth and colour model."""
+    grey16 = (np.asarray(Image.fromarray(sharp_pixels(6)).convert("L")).astype(np.uint16)) * 257
+    transparent = np.dstack([sharp_pixels(7), np.full((480, 640), 255, np.uint8)])
+    files = {
+        "a.jpg": encoded(sharp_pixels(1)),
+        "b.png": encoded(sharp_pixels(2), "PNG"),
+        "c.webp": encoded(sharp_pixels(3), "WEBP", quality=95),
+        "d.tif": encoded(sharp_pixels(4), "TIFF"),
+        "e.heic": encoded(sharp_pixels(5), "HEIF", quality=95),
+        "grey16.png": encoded(grey16, "PNG"),
+        "alpha.png": encoded(transparent, "PNG"),
+    }
+    workspace, reasons = uploaded(tmp_path, files)
+    assert set(reasons.values()) == {None}
+    for photo in photos_of(workspace):
+        image = Image.open(workspace.outputs / photo["file"])
+        assert (image.mode, image.size, image.format) == ("RGB", (640, 480), "PNG" if photo["file"].endswith("png") else "JPEG")
+        assert np.asarray(image).std() > 30
+
+
+def test_a_turned_photo_is_stood_upright(tmp_path: Path) -> None:
+    """EXIF orientation 6 becomes pixels, and the size follows."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = {f"{seed}.jpg": encoded(sharp_pixels(seed), exif=exif, quality=95) for seed in range(3)}
+    workspace, _ = uploaded(tmp_path, turned)
+    photo = photos_of(workspace)[0]
+    assert (photo["width"], photo["height"]) == (480, 640)
+    image = Image.open(workspace.outputs / photo["file"])
+    assert image.getexif().get(0x0112, 1) == 1
+    expected = np.rot90(sharp_pixels(0), -1).astype(int)
+    assert np.abs(np.asarray(image).astype(int) - expected).mean() < 8  # JPEG twice
+
+
+def test_an_upright_jpeg_is_not_encoded_again(tmp_path: Path) -> None:
+    """A photo that already is what later steps read keeps its bytes."""
+    files = {f"{seed}.jpg": encoded(sharp_pixels(seed)) for seed in range(3)}
+    workspace, _ = uploaded(tmp_path, files)
+    assert [(workspace.outputs / photo["file"]).read_bytes() for photo in photos_of(workspace)] == list(files.values())
+
+
+def test_every_bad_photo_has_its_own_reason(tmp_path: Path) -> None:
+    """One bad photo among many costs that photo only."""
+    good = encoded(sharp_pixels(1))
+    files = {
+        "good.jpg": good,
+        "other.jpg": encoded(sharp_pixels(2)),
+        "third.jpg": encoded(sharp_pixels(3)),
+        "text.jpg": b"just text\n" * 50,
+        "empty.jpg": b"",
+        "cut.jpg": good[: len(good) // 3],
+        "bomb.png": png_bomb(40_000),
+        "copy.jpg": good,
+        "same_pixels.png": encoded(np.asarray(Image.open(io.BytesIO(good))), "PNG"),
+        "blur.jpg": encoded(np.asarray(Image.fromarray(sharp_pixels(4)).resize((6, 4)).resize((640, 480), Image.Resampling.BICUBIC))),
+    }
+    _, reasons = uploaded(tmp_path, files)
+    assert reasons == {
+        "good.jpg": None,
+        "other.jpg": None,
+        "third.jpg": None,
+        "text.jpg": "NOT_AN_IMAGE",
+        "empty.jpg": "NOT_AN_IMAGE",
+        "cut.jpg": "CORRUPT_IMAGE",
+        "bomb.png": "IMAGE_TOO_LARGE",
+        "copy.jpg": "DUPLICATE",
+        "same_pixels.png": "DUPLICATE",
+        "blur.jpg": "TOO_BLURRED",
+    }
+
+
+def test_dropped_photos_leave_no_file(tmp_path: Path) -> None:
+    """Only accepted photos are handed on."""
+    files = {"a.jpg": encoded(sharp_pixels(1)), "b.jpg": encoded(sharp_pixels(2)), "c.jpg": encoded(sharp_pixels(3))}
+    workspace, _ = uploaded(tmp_path, files | {"copy.jpg": files["a.jpg"]})
+    assert sorted(path.name for path in (workspace.outputs / "photos").iterdir()) == ["0000.jpg", "0001.jpg", "0002.jpg"]
+
+
+def test_downloads_are_guarded_and_their_failures_told_apart(tmp_path: Path, serve: Callable[[Pages], str]) -> None:
+    """Missing pages, redirects to private addresses and good photos each end as they should."""
+    url = serve(
+        {
+            **{f"/{seed}.jpg": (200, {}, encoded(sharp_pixels(seed))) for seed in range(3)},
+            "/moved.jpg": (302, {"location": "/moved-to.jpg"}, b""),
+            "/moved-to.jpg": (200, {}, encoded(sharp_pixels(9))),
+            "/private.jpg": (302, {"location": "http://127.0.0.2:1/secret.jpg"}, b""),
+        }
+    )
+    names = ["0.jpg", "1.jpg", "2.jpg", "moved.jpg", "private.jpg", "missing.jpg"]
+    workspace = workspace_of(tmp_path, [ImageSource(name=name, url=f"{url}/{name}") for name in names])
+    report = IngestStage().run(workspace, IngestParams())
+    assert {verdict.name: verdict.reason for verdict in report.images} == {
+        **dict.fromkeys(names[:4]),
+        "private.jpg": "UNSAFE_URL",
+        "missing.jpg": "UNREACHABLE",
+    }
+    assert [warning.code for warning in report.warnings] == ["FEW_IMAGES"]
+
+
+def test_too_few_photos_fail_with_every_reason(tmp_path: Path) -> None:
+    """The error's report still accounts for each photo."""
+    _, reasons = uploaded(tmp_path, {"a.jpg": encoded(sharp_pixels(1)), "b.jpg": b"no", "c.jpg": b"no"})
+    assert reasons == {"a.jpg": None, "b.jpg": "NOT_AN_IMAGE", "c.jpg": "NOT_AN_IMAGE"}
+
+
+def test_focal_length_comes_from_exif_in_pixels_of_the_working_image(tmp_path: Path) -> None:
+    """A 35 mm equivalent of 36 mm is one longest side; reducing the photo reduces it."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110] = "Maker", "Model"
+    exif.get_ifd(0x8769)[0xA405] = 36
+    files = {f"{seed}.jpg": encoded(sharp_pixels(seed, (1600, 1200)), exif=exif) for seed in range(3)}
+    workspace, _ = uploaded(tmp_path, files, max_image_size=800)
+    photo = photos_of(workspace)[0]
+    assert (photo["width"], photo["height"]) == (800, 600)
+    assert photo["focal_px"] == pytest.approx(800)
+    assert len({photo["camera_key"] for photo in photos_of(workspace)}) == 1
