@@ -16,6 +16,7 @@ from yarl import URL
 
 HEARTBEAT_S = 15  # a dead peer is noticed after about 30 s by the broker and 48 s by us
 CONNECT_TIMEOUT_S = 20.0
+PREPARE_TIMEOUT_S = 60.0  # the very first time, two dozen quorum queues are made
 PAUSE_AFTER_LOSS_S = 0.2  # a broker that closes at once must not be called in a tight loop
 
 
@@ -76,7 +77,7 @@ class Link:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             connection = await aio_pika.connect(self._url, client_properties={"connection_name": self._name})
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(PREPARE_TIMEOUT_S):
                 await self._on_connected(connection)
         except BaseException:
             await _close(connection)

@@ -124,6 +124,8 @@ class RabbitSubscription:
         previous: AbstractConnection | None = None
         while not self._cancelled:
             connection = await self._link.connection()
+            if self._cancelled:
+                return
             try:
                 if connection is previous:  # the consumer ended, the connection did not: perhaps the queue is gone
                     await self._redeclare(connection)
