@@ -14,7 +14,7 @@ Image.init()  # Pillow loads its readers late, and `formats` takes loaded ones o
 register_heif_opener(thumbnails=False)
 Image.MAX_IMAGE_PIXELS = None  # the limit is checked here, from the header, with a code of its own
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "HEIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF")
 _ORIENTATION = 0x0112
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"avif"}
 
