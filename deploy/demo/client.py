@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tqdm import tqdm
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 FINAL = {"completed", "failed", "cancelled"}
 
@@ -29,21 +29,23 @@ def follow(api: httpx.Client, job_id: str) -> Iterator[dict[str, Any]]:
 
 def show_progress(api: httpx.Client, job_id: str) -> dict[str, Any]:
     """Draws a bar per stage; returns the job as it ended."""
-    bars: dict[str, tqdm[Any]] = {}
+    columns = (TextColumn("{task.description:>12}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[state]}"))
     job: dict[str, Any] = {}
-    for job in follow(api, job_id):
-        for stage in job["stages"]:
-            if stage["status"] == "pending":
-                continue
-            bar = bars.setdefault(stage["name"], tqdm(total=100, desc=f"{stage['name']:>12}", bar_format=BAR, position=len(bars)))
-            bar.n = round(100 if stage["status"] == "completed" else stage["progress"])
-            bar.set_postfix_str(f"{stage['seconds']:.1f} s" if stage["status"] == "completed" else stage["status"])
-    for bar in bars.values():
-        bar.close()
+    with Progress(*columns) as bars:
+        tasks: dict[str, TaskID] = {}
+        for job in follow(api, job_id):
+            for stage in job["stages"]:
+                if stage["status"] == "pending":
+                    continue
+                if stage["name"] not in tasks:
+                    tasks[stage["name"]] = bars.add_task(stage["name"], state="")
+                done = stage["status"] == "completed"
+                bars.update(
+                    tasks[stage["name"]],
+                    completed=100 if done else stage["progress"],
+                    state=f"{stage['seconds']:.1f} s" if done else stage["status"],
+                )
     return job
-
-
-BAR = "{desc} |{bar:40}| {n_fmt:>3} % {postfix}"
 
 
 def fetch(job: dict[str, Any], folder: Path) -> dict[str, Path]:
