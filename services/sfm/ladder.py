@@ -1,0 +1,140 @@
+"""Attempts at placing all photos, from the cheapest to the most patient, until one is good enough."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.sfm.colmap import thread_count
+from services.sfm.features import Features, extract_features, feature_scale
+from services.sfm.intrinsics import CameraGroup
+from services.sfm.mapping import Component, MappingTask, map_globally, map_incrementally
+from services.sfm.matching import count_linked_pairs, match_pairs, write_database
+from services.sfm.pairs import select_pairs
+from services.sfm.params import SfmParams
+from services.sfm.photos import Photo
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How closely photos are looked at."""
+
+    image_size: int
+    num_features: int
+    use_masks: bool
+
+
+@dataclass
+class Search:
+    """The state of the ladder: what was tried and what was found."""
+
+    photos: list[Photo]
+    groups: list[CameraGroup]
+    params: SfmParams
+    scratch: Path
+    progress: Progress
+    components: list[Component] = field(default_factory=list)  # of the best attempt, best first
+    tried: list[dict[str, object]] = field(default_factory=list)
+    pixel_scale: float = 1.0  # of the best attempt
+    feature_counts: list[int] = field(default_factory=list)
+
+    def good_enough(self) -> bool:
+        """Whether so many photos are placed that more effort is not worth it."""
+        return bool(self.components) and self.components[0].registered >= self.params.retry_below * len(self.photos)
+
+    def offer(self, components: list[Component], rung: str, scale: float, counts: list[int]) -> None:
+        """Keeps the attempt when it is better than those before."""
+        self.tried.append({"attempt": rung, "registered": components[0].registered if components else 0})
+        if components and (not self.components or components[0].rank[0] > self.components[0].rank[0]):
+            self.components, self.pixel_scale, self.feature_counts = components, scale, counts
+
+
+def climb(search: Search, reduction: int) -> None:
+    """Tries incremental, global and relaxed mapping at the first resolution, then again at the second."""
+    first, second = resolutions(search.params, reduction, any(photo.mask for photo in search.photos))
+    capped = attempt(search, first, "first", (0.0, 0.55))
+    if search.good_enough() or (not capped and not gains(search.photos, first, second)):
+        return
+    attempt(search, second, "second", (0.55, 1.0))
+
+
+def resolutions(params: SfmParams, reduction: int, masked: bool) -> tuple[Resolution, Resolution]:
+    """Of the first and the second try. After memory ran out both look less closely; the second does without masks."""
+    factor = 0.6**reduction
+    first = Resolution(round(params.max_image_size * factor), round(params.max_num_features * factor), params.use_masks and masked)
+    second = Resolution(round(params.retry_image_size * factor), round(params.retry_num_features * factor), False)
+    return first, second
+
+
+def gains(photos: list[Photo], first: Resolution, second: Resolution) -> bool:
+    """Whether the second try sees anything that the first did not."""
+    sharper = any(feature_scale(photo, second.image_size) > feature_scale(photo, first.image_size) for photo in photos)
+    return sharper or first.use_masks != second.use_masks
+
+
+def attempt(search: Search, resolution: Resolution, name: str, span: tuple[float, float]) -> bool:
+    """One try with new features. Returns whether features were left out for their number."""
+    start, end = span
+
+    def part(low: float, high: float, message: str) -> Callable[[float], None]:
+        return lambda fraction: search.progress(start + (end - start) * (low + (high - low) * fraction), message)
+
+    features = extract_all(search.photos, resolution, part(0.0, 0.4, "finding features"))
+    counts = [len(f.keypoints) for f in features]
+    scale = max(1.0 / feature_scale(photo, resolution.image_size) for photo in search.photos)
+    database = search.scratch / f"{name}.db"
+    write_database(database, search.photos, search.groups, features)
+    pairs = select_pairs(features, search.params)
+    match_pairs(database, search.photos, pairs, scale, search.params.random_seed, part(0.4, 0.8, "matching photos"))
+    if count_linked_pairs(database) >= 2:
+        task = mapping_task(search, database, scale, name, part(0.8, 1.0, "placing cameras"))
+        _map(search, task, name, scale, counts)
+    return any(f.capped for f in features)
+
+
+def _map(search: Search, task: MappingTask, name: str, scale: float, counts: list[int]) -> None:
+    rungs: list[tuple[str, Callable[[], list[Component]]]] = [
+        ("incremental", lambda: map_incrementally(task)),
+        ("global", lambda: map_globally(task)),
+        ("relaxed", lambda: map_incrementally(task, relaxed=True)),
+    ]
+    for rung, run in rungs:
+        search.offer(run(), f"{name} {rung}", scale, counts)
+        if search.good_enough():
+            return
+
+
+def extract_all(photos: list[Photo], resolution: Resolution, progress: Callable[[float], None]) -> list[Features]:
+    """Features of every photo, a few photos at a time."""
+    found = []
+    with ThreadPoolExecutor(min(thread_count(), 8)) as pool:
+
+        def extract(photo: Photo) -> Features:
+            return extract_features(photo, resolution.image_size, resolution.num_features, resolution.use_masks)
+
+        for features in pool.map(extract, photos):
+            found.append(features)
+            progress(len(found) / len(photos))
+    return found
+
+
+def mapping_task(search: Search, database: Path, scale: float, name: str, progress: Callable[[float], None]) -> MappingTask:
+    """The task of the mappers over one database."""
+    placed = 2  # the initial pair is not told
+
+    def registered() -> None:
+        nonlocal placed
+        placed += 1
+        progress(min(1.0, placed / len(search.photos)))
+
+    return MappingTask(
+        database=database,
+        images=search.photos[0].path.parent,
+        scratch=search.scratch / name,
+        pixel_scale=scale,
+        seed=search.params.random_seed,
+        fixed_cameras=frozenset(index + 1 for index, group in enumerate(search.groups) if group.fixed),
+        registered=registered,
+    )

@@ -1,0 +1,64 @@
+"""Features and verified matches in a COLMAP database."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from services.sfm.colmap import DEVICE, pycolmap, thread_count
+from services.sfm.features import Features
+from services.sfm.intrinsics import CameraGroup
+from services.sfm.pairs import Pairs
+from services.sfm.photos import Photo
+
+BATCH = 200  # pairs between two words on progress
+
+
+def write_database(path: Path, photos: list[Photo], groups: list[CameraGroup], features: list[Features]) -> None:
+    """Cameras, images and features. Image ids are indices of `photos` plus one; images are named by their files."""
+    database = pycolmap.Database.open(path)
+    with pycolmap.DatabaseTransaction(database):
+        for group in groups:
+            camera_id = database.write_camera(group.camera)
+            rig = pycolmap.Rig(rig_id=camera_id)
+            rig.add_ref_sensor(pycolmap.sensor_t(pycolmap.SensorType.CAMERA, camera_id))
+            database.write_rig(rig, use_rig_id=True)
+            for index in group.photos:
+                _write_photo(database, index, photos[index], camera_id, features[index])
+    database.close()
+
+
+def _write_photo(database: pycolmap.Database, index: int, photo: Photo, camera_id: int, features: Features) -> None:
+    image_id = index + 1
+    image = pycolmap.Image(name=photo.file, camera_id=camera_id, image_id=image_id)
+    database.write_image(image, use_image_id=True)
+    frame = pycolmap.Frame(frame_id=image_id, rig_id=camera_id)
+    frame.add_data_id(pycolmap.data_t(pycolmap.sensor_t(pycolmap.SensorType.CAMERA, camera_id), image_id))
+    database.write_frame(frame, use_frame_id=True)
+    database.write_keypoints(image_id, features.keypoints)
+    database.write_descriptors(image_id, pycolmap.FeatureDescriptors(pycolmap.FeatureExtractorType.SIFT, features.descriptors))
+
+
+def match_pairs(
+    database: Path, photos: list[Photo], pairs: Pairs, pixel_scale: float, seed: int, progress: Callable[[float], None]
+) -> None:
+    """Matches and verifies pairs. `pixel_scale`: pixels of the working images per pixel of those that features were found in."""
+    matching = pycolmap.FeatureMatchingOptions(num_threads=thread_count())
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = seed
+    verification.ransac.max_error *= pixel_scale
+    listing = database.with_suffix(".pairs")
+    for start in range(0, len(pairs), BATCH):
+        batch = pairs[start : start + BATCH]
+        listing.write_text("".join(f"{photos[i].file} {photos[j].file}\n" for i, j in batch))
+        pairing = pycolmap.ImportedPairingOptions(match_list_path=listing)
+        pycolmap.match_image_pairs(
+            database, matching_options=matching, pairing_options=pairing, verification_options=verification, device=DEVICE
+        )
+        progress((start + len(batch)) / len(pairs))
+
+
+def count_linked_pairs(database: Path) -> int:
+    """Pairs whose matches agree with one geometry."""
+    opened = pycolmap.Database.open(database)
+    _, inliers = opened.read_two_view_geometry_num_inliers()
+    opened.close()
+    return sum(1 for count in inliers if count > 0)

@@ -1,0 +1,57 @@
+"""The working images that cameras are wanted for."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One working image: upright, 8-bit sRGB. Sizes and focal length in its own pixels unless they say otherwise."""
+
+    name: str  # of the photo as sent: the key in cameras.json
+    path: Path
+    width: int
+    height: int
+    original_width: int  # of the photo as sent, upright
+    original_height: int
+    focal_px: float | None = None
+    camera_key: str | None = None
+    mask: Path | None = None
+
+    @property
+    def file(self) -> str:
+        """File name of the working image; unique, and so is its stem."""
+        return self.path.name
+
+    @property
+    def longest_side(self) -> int:
+        """In pixels."""
+        return max(self.width, self.height)
+
+
+def read_photos(ingest: Path, segmentation: Path) -> list[Photo]:
+    """What ingest accepted, in the order sent, with the masks that segmentation made; its folder may be missing."""
+    listed = json.loads((ingest / "photos.json").read_bytes())["photos"]
+    masks = _masks(segmentation)
+    return [
+        Photo(
+            name=item["name"],
+            path=ingest / item["file"],
+            width=item["width"],
+            height=item["height"],
+            original_width=item.get("original_width", item["width"]),
+            original_height=item.get("original_height", item["height"]),
+            focal_px=item.get("focal_px"),
+            camera_key=item.get("camera_key"),
+            mask=masks.get(item["name"]),
+        )
+        for item in listed
+    ]
+
+
+def _masks(segmentation: Path) -> dict[str, Path]:
+    listing = segmentation / "masks.json"
+    if not listing.exists():
+        return {}
+    return {name: segmentation / mask["file"] for name, mask in json.loads(listing.read_bytes())["masks"].items()}

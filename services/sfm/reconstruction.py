@@ -1,0 +1,57 @@
+"""The stage's work from end to end."""
+
+import shutil
+
+from services.sfm.cameras_file import write_cameras
+from services.sfm.colmap import pycolmap
+from services.sfm.intrinsics import camera_groups
+from services.sfm.ladder import Search, climb
+from services.sfm.params import SfmParams
+from services.sfm.photos import Photo, read_photos
+from services.sfm.report import failure_report, success_report
+from services.sfm.undistortion import undistort
+from shared.contracts.manifest import StageReport
+from shared.errors import PermanentError
+from shared.runtime.workspace import Workspace
+
+MIN_REGISTERED = 3  # two photos have no third to confirm them
+LADDER_SHARE = 0.85  # of the stage's progress; undistortion has the rest
+
+
+def reconstruct(workspace: Workspace, params: SfmParams) -> StageReport:
+    """Reads working images and masks, writes cameras.json, images/, masks/, sparse/ and points.ply."""
+    photos = read_photos(workspace.inputs("ingest"), workspace.inputs("segmentation"))
+    pycolmap.set_random_seed(params.random_seed)
+    scratch = workspace.scratch / "sfm"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    groups = camera_groups(photos, params)
+    search = Search(photos, groups, params, scratch, lambda done, message: workspace.progress(LADDER_SHARE * done, message))
+    climb(search, workspace.reduction)
+    refuse_too_few(search)
+    write_outputs(workspace, search, params)
+    return success_report(search)
+
+
+def refuse_too_few(search: Search) -> None:
+    """Raises PermanentError unless enough photos are placed."""
+    placed = search.components[0].registered if search.components else 0
+    total = len(search.photos)
+    if placed >= max(MIN_REGISTERED, search.params.min_registered * total):
+        return
+    message = f"Only {placed} of {total} photos could be placed." if placed else f"None of the {total} photos could be placed."
+    raise PermanentError("TOO_FEW_REGISTERED", message, report=failure_report(search))
+
+
+def write_outputs(workspace: Workspace, search: Search, params: SfmParams) -> None:
+    """Everything that later steps read, of the best component."""
+    workspace.progress(LADDER_SHARE, "straightening photos")
+    model = search.components[0].reconstruction
+    photos: list[Photo] = search.photos
+    for name in ("images", "masks", "sparse"):
+        shutil.rmtree(workspace.outputs / name, ignore_errors=True)
+    model.extract_colors_for_all_images(photos[0].path.parent)
+    straight = undistort(model, photos, workspace.outputs, workspace.scratch / "sfm", params.max_output_size)
+    write_cameras(workspace.outputs / "cameras.json", model, straight, photos)
+    straight.reconstruction.export_PLY(workspace.outputs / "points.ply")
+    workspace.progress(1.0, "cameras placed")
