@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from shared.http.addresses import AddressPolicy, check_url
 from shared.http.errors import TimedOut, TooLarge, Unreachable
-from shared.http.guarded import reasons
+from shared.http.guarded import location_of, reasons
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 
@@ -75,8 +75,15 @@ async def _follow(client: httpx.AsyncClient, url: str, path: Path, policy: Addre
             async with client.stream("GET", url) as response:
                 if response.status_code not in _REDIRECTS:
                     return await _save(response, path, limits.max_bytes)
-                url = urljoin(url, response.headers.get("location", ""))
+                url = _joined(url, location_of(response))
     raise Unreachable(f"more than {limits.max_redirects} redirects")
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise Unreachable("the server redirects to what is no URL") from error
 
 
 def _check(url: str, policy: AddressPolicy) -> None:

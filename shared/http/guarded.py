@@ -26,6 +26,7 @@ SocketOptions = Iterable[httpcore.SOCKET_OPTION]
 USER_AGENT = "Meshwork/0.1"
 CONNECT_TIMEOUT_S = 10.0
 KEEPALIVE_S = 10.0
+_LOCATION = "meshwork.location"
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -50,7 +51,18 @@ def guarded_client(
         trust_env=False,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
+        event_hooks={"response": [_set_location_aside]},
     )
+
+
+def location_of(response: httpx.Response) -> str:
+    """Where a redirect leads, as the server wrote it."""
+    return str(response.extensions.get(_LOCATION, ""))
+
+
+async def _set_location_aside(response: httpx.Response) -> None:
+    """httpx reads the header even of redirects that it does not follow, and fails on one that it cannot read."""
+    response.extensions[_LOCATION] = response.headers.pop("location", "")
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Makes the signed calls that the gateway decided on. Knows the broker and the store, never the database."""

@@ -1,0 +1,66 @@
+"""The process around the consumer: adapters, probes, signals. Also what the embedded mode builds its webhooks from."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+
+from services.webhooks.consumer import NAME, WebhookConsumer
+from services.webhooks.settings import WebhookSettings
+from shared.broker.rabbitmq import RabbitBroker
+from shared.http.addresses import AddressPolicy
+from shared.http.posting import GuardedPoster
+from shared.ports import ArtifactStore, Broker
+from shared.runtime import logging
+from shared.runtime.health import HealthServer
+from shared.runtime.watchdog import LoopWatchdog
+from shared.storage.minio import MinioStore
+
+
+def build_webhooks(broker: Broker, store: ArtifactStore, settings: WebhookSettings) -> WebhookConsumer:
+    """The consumer on any broker and store, calling through the guarded client."""
+    policy = AddressPolicy.parse(settings.allowed_private_networks)
+    return WebhookConsumer(broker, store, GuardedPoster(policy, settings.webhook_timeout_s), settings)
+
+
+def main() -> None:
+    """Runs the service until SIGTERM."""
+    settings = WebhookSettings()
+    logging.configure(settings.log_level, settings.log_json, NAME)
+    asyncio.run(serve(settings))
+
+
+async def serve(settings: WebhookSettings) -> None:
+    """Connects, delivers, and on SIGTERM or SIGINT finishes the calls under way and returns."""
+    broker = RabbitBroker(settings.amqp_url.get_secret_value(), f"{NAME}@{socket.gethostname()}")
+    store = MinioStore(
+        settings.s3_endpoint,
+        settings.s3_access_key,
+        settings.s3_secret_key.get_secret_value(),
+        settings.s3_bucket,
+        region=settings.s3_region,
+    )
+    consumer = build_webhooks(broker, store, settings)
+    watchdog = LoopWatchdog(NAME, settings.blocked_loop_warn_s, settings.blocked_loop_exit_s)
+    watchdog.start(asyncio.get_running_loop())
+    health = HealthServer(settings.health_port, consumer.ready, settings.health_host)
+    await health.start()
+    running = asyncio.create_task(_deliver(broker, consumer))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        await consumer.stop()
+    finally:
+        await broker.close()
+        await store.close()
+        await health.stop()
+        watchdog.stop()
+
+
+async def _deliver(broker: Broker, consumer: WebhookConsumer) -> None:
+    """Until cancelled."""
+    await broker.connect()
+    await consumer.start()
+    await asyncio.Event().wait()
