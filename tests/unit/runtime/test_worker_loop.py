@@ -1,0 +1,404 @@
+"""Every branch of the worker loop, on the broker and store in memory."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from shared.broker.headers import message_headers, trace_id
+from shared.contracts.manifest import StageReport
+from shared.contracts.messages import StageMessage
+from shared.contracts.request import ImageSource
+from shared.contracts.routing import HEADER_CODE, HEADER_JOB, HEADER_NEWER, HEADER_REASON, HEADER_STEP, WORK_EXCHANGE
+from shared.errors import ChildDied, OutOfMemory, PermanentError, StageTimeout, TransientError
+from shared.ports import Publication
+from shared.runtime.compute import ComputeTask, OnProgress
+from shared.storage import keys
+from tests.support.builders import a_message, a_publication, a_slip, store_request
+from tests.support.eventually import eventually
+from tests.support.mesh import Mesh, ScriptedCompute, attempt_key
+
+
+def failing(error: Exception) -> ScriptedCompute:
+    async def script(task: ComputeTask, on_progress: OnProgress) -> StageReport | None:
+        raise error
+
+    return ScriptedCompute("ingest", script)
+
+
+class Gate:
+    """A compute that waits until it is let go."""
+
+    def __init__(self, stage: str = "ingest") -> None:
+        self.entered = asyncio.Event()
+        self.let_go = asyncio.Event()
+        self.compute = ScriptedCompute(stage, self._script)
+
+    async def _script(self, task: ComputeTask, on_progress: OnProgress) -> StageReport | None:
+        self.entered.set()
+        await self.let_go.wait()
+        return None
+
+
+async def test_a_job_goes_through_all_its_steps(mesh: Mesh) -> None:
+    """Each step reads its inputs, commits a manifest that names its chain, forwards, and tells; nothing is left in a queue."""
+    for stage in ("ingest", "segmentation", "sfm"):
+        await mesh.worker(stage)
+    message = a_message()
+
+    await mesh.submit(message)
+    await eventually(lambda: len(mesh.events("stage.completed")) == 3)
+    await mesh.idle()
+
+    first, second, third = [await mesh.manifest(message, position) for position in range(3)]
+    assert await mesh.output(third) == "ingest;ingest;segmentation;sfm;"
+    assert third.chain == (first.link(), second.link())
+    assert [event.type for event in mesh.events()] == ["stage.started", "stage.completed"] * 3
+    assert [event.manifest for event in mesh.events("stage.completed")] == [attempt_key(manifest) for manifest in (first, second, third)]  # type: ignore[union-attr]
+    assert len({manifest.digest for manifest in (first, second, third)}) == 3
+    assert (await mesh.store.get(attempt_key(third))) == (await mesh.store.get(keys.step_manifest(message.job_id, 2, "sfm")))
+
+
+async def test_the_trace_goes_on_from_message_to_message(mesh: Mesh) -> None:
+    """All messages of a job share one trace id, and carry job and step in their headers."""
+    await mesh.worker("ingest")
+    publication = a_publication(a_message())
+    message = StageMessage.model_validate_json(publication.body)
+    await store_request(mesh.store, message.job_id)
+
+    await mesh.gateway.publish(publication)
+    onward = await mesh.arrival("stage.segmentation")
+    await mesh.event("stage.completed")
+
+    assert trace_id(onward.headers) == trace_id(publication.headers)
+    assert (onward.headers[HEADER_JOB], onward.headers[HEADER_STEP]) == (message.job_id, "segmentation")
+    assert {trace_id(told.headers) for told in mesh.waiting("gateway.tracker")} == {trace_id(publication.headers)}
+
+
+async def test_a_redelivery_forwards_instead_of_computing_again(mesh: Mesh) -> None:
+    """The same message twice: one computation, two forwards of the same manifest."""
+    compute = ScriptedCompute("ingest")
+    await mesh.worker("ingest", compute)
+    message = a_message()
+
+    await mesh.submit(message)
+    await mesh.arrival("stage.segmentation")
+    await mesh.submit(message)
+    await eventually(lambda: len(mesh.waiting("stage.segmentation")) == 2)
+
+    assert len(compute.tasks) == 1
+    assert len({told.manifest for told in mesh.events("stage.completed")}) == 1  # type: ignore[union-attr]
+
+
+async def test_a_redelivery_of_a_failed_step_tells_again(mesh: Mesh) -> None:
+    """A committed failure is found, not computed again."""
+    compute = failing(PermanentError("TOO_FEW_IMAGES"))
+    await mesh.worker("ingest", compute)
+    message = a_message()
+
+    await mesh.submit(message)
+    await mesh.event("stage.failed")
+    await mesh.submit(message)
+    await eventually(lambda: len(mesh.events("stage.failed")) == 2)
+
+    assert len(compute.tasks) == 1
+
+
+async def test_a_stopped_job_is_acked_without_work(mesh: Mesh) -> None:
+    """`stop` ends everything, also for a step that is committed already."""
+    compute = ScriptedCompute("ingest")
+    await mesh.worker("ingest", compute)
+    message = a_message()
+    await mesh.store.put(keys.stop(message.job_id), b"cancelled")
+
+    await mesh.submit(message)
+    await mesh.idle()
+
+    assert compute.tasks == []
+    assert mesh.events() == []
+
+
+async def test_a_job_stopped_while_it_computes_ends_there(mesh: Mesh) -> None:
+    """Nothing is committed, forwarded or told; the computation has ended."""
+    gate = Gate()
+    await mesh.worker("ingest", gate.compute)
+    message = a_message()
+    await mesh.submit(message)
+    await gate.entered.wait()
+
+    await mesh.store.put(keys.stop(message.job_id), b"cancelled")
+    await mesh.idle()
+
+    assert gate.compute.ended_early == 1
+    assert [event.type for event in mesh.events()] == ["stage.started"]
+    assert not await mesh.store.exists(keys.step_manifest(message.job_id, 0, "ingest"))
+    assert mesh.waiting("stage.segmentation") == []
+
+
+async def test_a_missing_previous_step_is_published(mesh: Mesh) -> None:
+    """Whoever finds that the step before has no manifest asks for it, and acks."""
+    await mesh.worker("segmentation")
+    message = a_message(position=1)
+
+    await mesh.submit(message)
+    await mesh.arrival("stage.ingest")
+
+    assert mesh.messages("stage.ingest") == [message.at(0)]
+
+
+async def test_a_failed_previous_step_is_told(mesh: Mesh) -> None:
+    """Whoever finds that the step before failed tells it again, in its name."""
+    await mesh.worker("ingest", failing(PermanentError("TOO_FEW_IMAGES")))
+    await mesh.worker("segmentation")
+    message = a_message()
+    await mesh.submit(message)
+    await mesh.event("stage.failed")
+
+    await mesh.submit(message.at(1))
+    failed = await eventually(lambda: mesh.events("stage.failed")[1:])
+
+    assert (failed[0].step, failed[0].position) == ("ingest", 0)  # type: ignore[union-attr]
+
+
+async def test_a_permanent_error_is_committed(mesh: Mesh) -> None:
+    """The manifest holds the error and what the stage could still say; nothing is forwarded."""
+    report = StageReport(summary={"seen": 2})
+    await mesh.worker("ingest", failing(PermanentError("TOO_FEW_IMAGES", "Only 2.", report=report)))
+    message = a_message()
+
+    await mesh.submit(message)
+    failed = await mesh.event("stage.failed")
+    await mesh.idle()
+
+    manifest = await mesh.manifest(message)
+    assert manifest.error is not None
+    assert (manifest.error.code, manifest.error.message, manifest.report.summary) == ("TOO_FEW_IMAGES", "Only 2.", {"seen": 2})
+    assert failed.manifest == attempt_key(manifest)
+    assert mesh.waiting("stage.segmentation") == []
+
+
+@pytest.mark.parametrize(("attempt", "queue"), [(1, "retry.10s"), (2, "retry.1m")])
+@pytest.mark.parametrize("error", [TransientError("busy"), ChildDied("SIGSEGV"), StageTimeout(), ValueError("a bug in the loop")])
+async def test_what_may_pass_is_tried_again(mesh: Mesh, attempt: int, queue: str, error: Exception) -> None:
+    """10 s, then 1 min later, counted in the message."""
+    await mesh.worker("ingest", failing(error))
+    message = a_message(attempt=attempt)
+
+    await mesh.submit(message)
+    await mesh.arrival(queue)
+
+    assert mesh.messages(queue) == [message.model_copy(update={"attempt": attempt + 1})]
+    assert [event.type for event in mesh.events()] == ["stage.started"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(TransientError("busy"), "INTERNAL"), (StageTimeout("slow"), "STAGE_TIMEOUT"), (ValueError("bug"), "INTERNAL")]
+)
+async def test_the_third_failure_is_given_up(mesh: Mesh, error: Exception, code: str) -> None:
+    """It is parked with its code and reason, and the tracker sees it."""
+    await mesh.worker("ingest", failing(error))
+    message = a_message(attempt=3)
+
+    await mesh.submit(message)
+    dead = await mesh.arrival("dead.ingest")
+
+    assert dead.headers[HEADER_CODE] == code
+    assert dead.headers[HEADER_JOB] == message.job_id
+    assert dead.publication.body == message.to_bytes()
+    assert [told.publication.exchange for told in mesh.waiting("gateway.tracker")] == ["events", "dead"]
+
+
+async def test_out_of_memory_is_tried_once_smaller(mesh: Mesh) -> None:
+    """The next try computes at a lower resolution."""
+    await mesh.worker("ingest", failing(OutOfMemory()))
+
+    await mesh.submit(a_message())
+    await mesh.arrival("retry.10s")
+
+    assert [(message.reduction, message.attempt) for message in mesh.messages("retry.10s")] == [(1, 2)]
+
+
+async def test_out_of_memory_again_is_final(mesh: Mesh) -> None:
+    """The job fails with OUT_OF_MEMORY, as a committed failure."""
+    await mesh.worker("ingest", failing(OutOfMemory()))
+    message = a_message(reduction=1, attempt=2)
+
+    await mesh.submit(message)
+    await mesh.event("stage.failed")
+
+    manifest = await mesh.manifest(message)
+    assert manifest.error is not None
+    assert (manifest.error.code, manifest.error.retryable, manifest.reduction) == ("OUT_OF_MEMORY", True, 1)
+
+
+async def test_a_step_that_loses_its_workers_is_given_up(mesh: Mesh) -> None:
+    """After five lost workers it is WORKER_LOST, before any work."""
+    compute = ScriptedCompute("ingest")
+    message = a_message()
+    await mesh.submit(message)
+    mesh.server.queues["stage.ingest"].ready[0].delivery_count = 5
+
+    await mesh.worker("ingest", compute)
+    dead = await mesh.arrival("dead.ingest")
+
+    assert dead.headers[HEADER_CODE] == "WORKER_LOST"
+    assert compute.tasks == []
+
+
+async def test_a_step_that_was_resumed_too_often_is_given_up(mesh: Mesh) -> None:
+    """The embedded mode counts restarts in the message."""
+    await mesh.worker("ingest")
+
+    await mesh.submit(a_message(resumed=5))
+
+    assert (await mesh.arrival("dead.ingest")).headers[HEADER_CODE] == "WORKER_LOST"
+
+
+async def test_a_committed_step_is_forwarded_however_often_workers_were_lost(mesh: Mesh) -> None:
+    """Work that is done is never thrown away."""
+    await mesh.worker("ingest")
+    message = a_message()
+    await mesh.submit(message)
+    await mesh.arrival("stage.segmentation")
+
+    await mesh.submit(message.model_copy(update={"resumed": 5}))
+    await eventually(lambda: len(mesh.waiting("stage.segmentation")) == 2)
+
+
+def broken_bodies() -> list[Any]:
+    good = json.loads(a_message().to_bytes())
+    return [
+        pytest.param(b"\x00\xffnot json", id="bytes"),
+        pytest.param(b"[]", id="list"),
+        pytest.param(b"[" * 100_000, id="deep"),
+        pytest.param(json.dumps({"job_id": "x"}).encode(), id="missing field"),
+        pytest.param(json.dumps({**good, "position": 99}).encode(), id="position beyond the slip"),
+        pytest.param(json.dumps({**good, "position": -1}).encode(), id="negative position"),
+        pytest.param(json.dumps({**good, "position": 2}).encode(), id="another stage's"),
+        pytest.param(json.dumps({**good, "schema_version": "new"}).encode(), id="version is no number"),
+    ]
+
+
+@pytest.mark.parametrize("body", broken_bodies())
+async def test_what_nobody_can_read_is_given_up(mesh: Mesh, body: bytes) -> None:
+    """It is parked with the reason; job and step travel in its headers; the queue moves on."""
+    await mesh.worker("ingest")
+    headers = message_headers("stage.work", "/test", "id", "job-1", "ingest")
+
+    await mesh.gateway.publish(Publication(WORK_EXCHANGE, "stage.ingest", body, "id", "stage.work", headers))
+    dead = await mesh.arrival("dead.ingest")
+    await mesh.submit(a_message())
+    await mesh.event("stage.completed")
+
+    assert (dead.headers[HEADER_CODE], dead.headers[HEADER_JOB], dead.headers[HEADER_STEP]) == ("INTERNAL", "job-1", "ingest")
+    assert dead.headers[HEADER_REASON]
+
+
+async def test_a_newer_message_waits_for_the_upgrade(mesh: Mesh) -> None:
+    """It comes back in a minute, unchanged and uncounted."""
+    await mesh.worker("ingest")
+    body = json.dumps({"schema_version": 2, "whatever": True}).encode()
+
+    await mesh.gateway.publish(Publication(WORK_EXCHANGE, "stage.ingest", body, "id", headers={HEADER_NEWER: 58}))
+    put_back = await mesh.arrival("retry.1m")
+
+    assert (put_back.headers[HEADER_NEWER], put_back.publication.body) == (59, body)
+
+
+async def test_a_newer_message_is_given_up_after_an_hour(mesh: Mesh) -> None:
+    """The upgrade did not come."""
+    await mesh.worker("ingest")
+    body = json.dumps({"schema_version": 2}).encode()
+
+    await mesh.gateway.publish(Publication(WORK_EXCHANGE, "stage.ingest", body, "id", headers={HEADER_NEWER: 60}))
+
+    assert "newer" in str((await mesh.arrival("dead.ingest")).headers[HEADER_REASON])
+
+
+async def test_two_workers_on_one_task_commit_once(mesh: Mesh) -> None:
+    """Whoever finishes second forwards the first's manifest."""
+    slow, fast = Gate(), Gate()
+    await mesh.worker("ingest", slow.compute)
+    await mesh.worker("ingest", fast.compute)
+    message = a_message()
+    await mesh.submit(message)
+    await mesh.submit(message)
+    await asyncio.gather(slow.entered.wait(), fast.entered.wait())
+
+    fast.let_go.set()
+    await mesh.arrival("stage.segmentation")
+    winner = await mesh.manifest(message)
+    slow.let_go.set()
+    await eventually(lambda: len(mesh.events("stage.completed")) == 2)
+
+    assert await mesh.manifest(message) == winner
+    assert {told.manifest for told in mesh.events("stage.completed")} == {attempt_key(winner)}  # type: ignore[union-attr]
+    assert len({told.publication.message_id for told in mesh.waiting("stage.segmentation")}) == 1
+
+
+async def test_uploads_reach_the_stage_that_needs_them(mesh: Mesh) -> None:
+    """Photos that a caller uploaded lie in inputs/images/<nnn>_<name>, verified."""
+    seen: dict[str, bytes] = {}
+
+    async def look(task: ComputeTask, on_progress: OnProgress) -> None:
+        folder = task.workspace / "inputs" / "images"
+        seen.update({path.name: path.read_bytes() for path in folder.iterdir()})
+
+    await mesh.worker("ingest", ScriptedCompute("ingest", look))
+    message = a_message()
+    key = keys.image(message.job_id, 1, "b.jpg")
+    await mesh.store.put(key, b"photo")
+    await store_request(mesh.store, message.job_id, [ImageSource(name="a.jpg", url="http://x/a.jpg"), ImageSource(name="b.jpg", key=key)])
+
+    await mesh.submit(message, with_request=False)
+    await mesh.event("stage.completed")
+
+    assert seen == {"001_b.jpg": b"photo"}
+
+
+async def test_a_request_that_is_not_there_yet_is_waited_for(mesh: Mesh) -> None:
+    """Its absence passes, or the job is gone."""
+    await mesh.worker("ingest")
+
+    await mesh.submit(a_message(), with_request=False)
+
+    assert (await mesh.arrival("retry.10s")).publication.routing_key == "10s.stage.ingest"
+
+
+async def test_progress_is_told_once_a_second_and_per_percent(mesh: Mesh) -> None:
+    """A burst of progress becomes one event; it never falls."""
+
+    async def chatter(task: ComputeTask, on_progress: OnProgress) -> None:
+        for i in range(100):
+            await on_progress(i / 100, "matching")
+        await asyncio.sleep(1.05)
+        await on_progress(0.5, "matching")
+        await on_progress(0.4, "matching")
+
+    await mesh.worker("ingest", ScriptedCompute("ingest", chatter))
+
+    await mesh.submit(a_message())
+    await mesh.event("stage.completed")
+
+    assert [event.fraction for event in mesh.events("stage.progress")] == [0.0, 0.5]  # type: ignore[union-attr]
+
+
+async def test_the_digest_depends_on_params_and_inputs_alone(mesh: Mesh) -> None:
+    """Two jobs that ask for the same share digests; other params do not."""
+    for stage in ("ingest", "segmentation", "sfm"):
+        await mesh.worker(stage)
+    same, again, other = a_message(), a_message(), a_message(a_slip(params={"ingest": {"word": "other"}}))
+
+    digests: list[str] = []
+    for rounds, message in enumerate((same, again, other), start=1):
+        await mesh.submit(message)
+        await told_completed(mesh, 3 * rounds)
+        digests += [(await mesh.manifest(message, position)).digest for position in range(3)]
+
+    assert digests[:3] == digests[3:6]
+    assert digests[6] != digests[0]
+
+
+async def told_completed(mesh: Mesh, times: int) -> None:
+    await eventually(lambda: len(mesh.events("stage.completed")) == times)
