@@ -70,9 +70,9 @@ class Carrier:
         if message.position == 0:  # before the first publish: no worker finds a message without its request
             await self.store.put(keys.request(job.id), JobRequest.model_validate(job.request).to_bytes())
         step = message.step
-        headers = self.settings.make_headers("stage.requested", message.message_id, job.id, step.name)
+        headers = self.settings.make_headers("stage.work", message.message_id, job.id, step.name)
         publication = Publication(
-            WORK_EXCHANGE, stage_queue(step.stage), message.to_bytes(), message.message_id, "stage.requested", headers
+            WORK_EXCHANGE, stage_queue(step.stage), message.to_bytes(), message.message_id, "stage.work", headers
         )
         await self.broker.publish(publication)
 
@@ -94,9 +94,9 @@ class Carrier:
             schedule_s=self.settings.webhook_schedule_s,
             replay=replay,
         )
-        headers = self.settings.make_headers("webhook.requested", message.message_id, job.id, None)
+        headers = self.settings.make_headers("webhook.work", message.message_id, job.id, None)
         await self.broker.publish(
-            Publication(WORK_EXCHANGE, WEBHOOKS_QUEUE, message.to_bytes(), message.message_id, "webhook.requested", headers)
+            Publication(WORK_EXCHANGE, WEBHOOKS_QUEUE, message.to_bytes(), message.message_id, "webhook.work", headers)
         )
 
     async def _purge(self, job_id: str) -> None:
