@@ -1,0 +1,249 @@
+"""Worker processes on a real broker and a real store: killed, told to leave, started too early."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from shared.broker.rabbitmq import RabbitBroker
+from shared.contracts.events import EVENT, StageCompleted
+from shared.contracts.manifest import Manifest
+from shared.contracts.messages import StageMessage
+from shared.contracts.routing import TRACKER_QUEUE
+from shared.ports import Delivery
+from shared.storage import keys
+from shared.storage.minio import MinioStore
+from tests.support.builders import a_message, a_publication, a_slip, store_request
+from tests.support.eventually import eventually
+from tests.support.servers import S3Server
+
+STAGES = {"ingest": "FakeStage", "segmentation": "FakeSegmentation", "sfm": "FakeSfm"}
+BUCKET = "worker-processes"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class WorkerProcess:
+    """One worker as an operator runs it."""
+
+    def __init__(self, stage: str, environment: dict[str, str]) -> None:
+        self.port = free_port()
+        command = [sys.executable, "-m", "tests.support.fake_worker", STAGES[stage]]
+        self.process = subprocess.Popen(command, env={**os.environ, **environment, "MESHWORK_HEALTH_PORT": str(self.port)})
+
+    def ask(self, path: str) -> httpx.Response | None:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=2)
+        except httpx.HTTPError:
+            return None
+
+    async def ready(self) -> None:
+        await eventually(lambda: (answer := self.ask("/readyz")) is not None and answer.status_code == 200, 30, 0.1)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Mesh:
+    """The gateway's side: publishes, and collects what is told."""
+
+    def __init__(self, environment: dict[str, str], broker: RabbitBroker, store: MinioStore) -> None:
+        self.environment = environment
+        self.broker = broker
+        self.store = store
+        self.told: list[Any] = []
+        self.workers: list[WorkerProcess] = []
+
+    async def collect(self, delivery: Delivery) -> None:
+        if delivery.exchange == "events":
+            self.told.append(EVENT.validate_python(json.loads(delivery.body)))
+        await delivery.ack()
+
+    def worker(self, stage: str, **settings: str) -> WorkerProcess:
+        worker = WorkerProcess(stage, self.environment | settings)
+        self.workers.append(worker)
+        return worker
+
+    async def submit(self, message: StageMessage) -> None:
+        await store_request(self.store, message.job_id)
+        await self.broker.publish(a_publication(message))
+
+    def completed(self, job_id: str) -> list[StageCompleted]:
+        return [event for event in self.told if isinstance(event, StageCompleted) and event.job_id == job_id]
+
+    async def step_files(self, message: StageMessage) -> list[str]:
+        return list(await self.store.list(keys.step_prefix(message.job_id, message.position, message.step.name)))
+
+
+@pytest.fixture(scope="module")
+async def mesh(amqp_url: str, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    environment = {
+        "MESHWORK_AMQP_URL": amqp_url,
+        "MESHWORK_S3_ENDPOINT": s3_server.endpoint,
+        "MESHWORK_S3_ACCESS_KEY": s3_server.access_key,
+        "MESHWORK_S3_SECRET_KEY": s3_server.secret_key,
+        "MESHWORK_S3_BUCKET": BUCKET,
+        "MESHWORK_WORK_DIR": str(tmp_path_factory.mktemp("work")),
+        "MESHWORK_THREADS": "1",
+        "MESHWORK_GRACE_S": "10",
+    }
+    broker = RabbitBroker(amqp_url, "test")
+    store = MinioStore(s3_server.endpoint, s3_server.access_key, s3_server.secret_key, BUCKET)
+    await asyncio.gather(broker.connect(), store.prepare())
+    mesh = Mesh(environment, broker, store)
+    await broker.subscribe(TRACKER_QUEUE, mesh.collect, prefetch=100)
+    yield mesh
+    await broker.close()
+    await store.close()
+
+
+@pytest.fixture(autouse=True)
+def no_workers_left(mesh: Mesh) -> Iterator[None]:
+    yield
+    for worker in mesh.workers:
+        worker.kill()
+    mesh.workers.clear()
+
+
+def slow(tmp_path: Path, seconds: float = 3.0, **params: Any) -> StageMessage:
+    return a_message(a_slip(params={"ingest": {"seconds": seconds, "diary": str(tmp_path / "diary"), **params}}))
+
+
+def diary(tmp_path: Path) -> list[int]:
+    path = tmp_path / "diary"
+    return [int(line.split()[0]) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+async def test_a_job_goes_through_three_processes(mesh: Mesh) -> None:
+    """Every step is committed, verified and forwarded over the real servers; probes and metrics answer."""
+    workers = [mesh.worker(stage) for stage in STAGES]
+    message = a_message()
+
+    await mesh.submit(message)
+    await eventually(lambda: len(mesh.completed(message.job_id)) == 3, 60)
+
+    last = Manifest.model_validate_json(await mesh.store.get(keys.step_manifest(message.job_id, 2, "sfm")))
+    out = await mesh.store.get(keys.attempt_file(message.job_id, 2, "sfm", last.attempt, "out.txt"))
+    assert out == b"ingest:word;ingest:word;segmentation:word;sfm:word;"
+    assert [link.step for link in last.chain] == ["ingest", "segmentation"]
+    for worker in workers:
+        await worker.ready()
+        metrics = worker.ask("/metrics")
+        assert metrics is not None
+        assert 'settlement="done"' in metrics.text
+
+
+async def test_a_killed_worker_loses_nothing(mesh: Mesh, tmp_path: Path) -> None:
+    """kill -9 while it computes: its child dies with it, another worker completes the step, once."""
+    first = mesh.worker("ingest")
+    await first.ready()
+    message = slow(tmp_path)
+    await mesh.submit(message)
+    child = (await eventually(lambda: diary(tmp_path), 20))[0]
+
+    os.kill(first.process.pid, signal.SIGKILL)
+    await eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 5)
+    mesh.worker("ingest")
+    await eventually(lambda: mesh.completed(message.job_id), 60)
+
+    assert len(diary(tmp_path)) == 2
+    assert len(mesh.completed(message.job_id)) == 1
+    manifests = [name for name in await mesh.step_files(message) if name.endswith("manifest.json")]
+    assert len(manifests) == 2  # the step's and the winning attempt's
+
+
+async def test_a_worker_told_to_leave_hands_back_at_once(mesh: Mesh, tmp_path: Path) -> None:
+    """SIGTERM while it computes: gone well within the grace period; the step is done by another, uncounted."""
+    first = mesh.worker("ingest")
+    await first.ready()
+    message = slow(tmp_path, seconds=5)
+    await mesh.submit(message)
+    await eventually(lambda: diary(tmp_path), 20)
+
+    told_at = time.monotonic()
+    first.process.terminate()
+    code = await asyncio.to_thread(first.process.wait, 10)
+    left_after_s = time.monotonic() - told_at
+    mesh.worker("ingest")
+    await eventually(lambda: mesh.completed(message.job_id), 60)
+
+    manifest = Manifest.model_validate_json(await mesh.store.get(keys.step_manifest(message.job_id, 0, "ingest")))
+    assert (code, manifest.tries) == (0, 1)
+    assert left_after_s < 5
+
+
+async def test_an_idle_worker_leaves_at_once(mesh: Mesh) -> None:
+    """SIGTERM without work ends the process cleanly."""
+    worker = mesh.worker("sfm")
+    await worker.ready()
+
+    worker.process.terminate()
+
+    assert await asyncio.to_thread(worker.process.wait, 5) == 0
+
+
+async def test_a_cancelled_job_frees_its_worker_within_five_seconds(mesh: Mesh, tmp_path: Path) -> None:
+    """The child of a stopped job ends; the next job runs on the same worker."""
+    worker = mesh.worker("ingest")
+    await worker.ready()
+    hanging, good = slow(tmp_path, behaviour="hang"), a_message()
+    await mesh.submit(hanging)
+    child = (await eventually(lambda: diary(tmp_path), 20))[0]
+
+    await mesh.store.put(keys.stop(hanging.job_id), b"cancelled")
+    await eventually(lambda: not psutil.pid_exists(child), 5)
+    await mesh.submit(good)
+    await eventually(lambda: mesh.completed(good.job_id), 30)
+
+    assert not mesh.completed(hanging.job_id)
+
+
+async def test_a_worker_that_starts_before_its_servers_waits(mesh: Mesh) -> None:
+    """It is alive, says that it is not ready, and leaves when told."""
+    worker = mesh.worker(
+        "ingest", MESHWORK_AMQP_URL=f"amqp://a:b@127.0.0.1:{free_port()}/x", MESHWORK_S3_ENDPOINT=f"http://127.0.0.1:{free_port()}"
+    )
+
+    alive = await eventually(lambda: worker.ask("/livez"), 30)
+    ready = worker.ask("/readyz")
+
+    assert alive is not None
+    assert alive.status_code == 200
+    assert ready is not None
+    assert ready.status_code == 503
+    assert ready.json()["dependencies"] == {"broker": "unavailable", "store": "unavailable", "consumer": "unavailable"}
+    worker.process.terminate()
+    assert await asyncio.to_thread(worker.process.wait, 10) == 0
+
+
+def test_a_stage_runs_by_hand_on_a_folder(tmp_path: Path) -> None:
+    """`run FOLDER` needs no server: it prints the report and writes outputs; a permanent error is one sentence and its hint."""
+    from tests.support.builders import a_request
+
+    (tmp_path / "request.json").write_bytes(a_request("by-hand").to_bytes())
+    command = [sys.executable, "-m", "tests.support.fake_worker", "FakeStage", "run", str(tmp_path), "--params"]
+
+    good = subprocess.run([*command, '{"word": "hand"}'], capture_output=True, text=True, timeout=60, check=True)
+    bad = subprocess.run([*command, '{"behaviour": "permanent"}'], capture_output=True, text=True, timeout=60, check=False)
+
+    assert json.loads(good.stdout)["summary"]["images"] == 3
+    assert (tmp_path / "outputs" / "out.txt").read_text() == "ingest:hand;"
+    assert bad.returncode == 1
+    assert "TOO_FEW_REGISTERED: Only 1 of 3 photos could be placed." in bad.stderr
+    assert "Traceback" not in bad.stderr

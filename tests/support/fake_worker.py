@@ -1,0 +1,8 @@
+"""A worker process of a fake stage, for tests that kill it: `python -m tests.support.fake_worker FakeSfm`."""
+
+import sys
+
+from shared.runtime.entrypoint import main
+
+if __name__ == "__main__":
+    main(f"tests.support.fake_stage:{sys.argv.pop(1)}")
