@@ -133,7 +133,7 @@ def dress(mesh: "Mesh", subject: "Subject", cameras: "list[Camera]", params: Pos
     similarity = place(mesh.vertices, cameras, subject.plane)
     np.savez(workspace.outputs / "mesh.npz", vertices=mesh.vertices, faces=mesh.faces, uv=uv, normals=normals)
     cv2.imwrite(str(workspace.outputs / "texture.png"), texture.pixels[..., ::-1])
-    (workspace.outputs / "similarity.json").write_text(json.dumps(similarity.as_json()))
+    (workspace.outputs / "similarity.json").write_text(json.dumps({**similarity.as_json(), "isolated": subject.isolated}))
     return {
         "vertices": len(mesh.vertices),
         "triangles": len(mesh.faces),

@@ -1,0 +1,78 @@
+"""report.json: what a caller needs to know to trust the model, from what every stage said."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from services.export.verdict import judge, verdict_of
+from shared.contracts.manifest import ImageVerdict, Manifest
+from shared.contracts.request import JobRequest
+from shared.errors import CODES
+
+Json = dict[str, Any]
+
+
+def build_report(
+    request: JobRequest, steps: Sequence[Manifest], registered: Sequence[str], scale: Mapping[str, Any], delivered: Json
+) -> Json:
+    """The content of report.json. `registered`: names in cameras.json; `delivered`: facts about the files made here."""
+    summaries: dict[str, Json] = {manifest.stage: dict(manifest.report.summary) for manifest in steps}
+    sfm, mvs, post = (summaries.get(stage, {}) for stage in ("sfm", "mvs", "postprocess"))
+    facts: Json = {
+        "images": image_facts(request, steps, registered),
+        "cameras": {name: first_of(sfm, name) for name in ("reprojection_error_px", "track_length", "sparse_points", "components")},
+        "cloud": {"dense_points": first_of(mvs, "points", "dense_points"), "delivered_points": delivered.get("points")},
+    }
+    if post:
+        facts["mesh"] = {name: post.get(name) for name in ("triangles", "vertices", "watertight", "open_edges", "isolated")}
+        facts["texture"] = {
+            "size_px": post.get("texture_size"),
+            "seen": post.get("texture_seen"),
+            "texels_per_unit": post.get("texels_per_unit"),
+        }
+        facts["fidelity"] = {"held_out_psnr_db": post.get("held_out_psnr_db")}
+    reasons = judge(facts)
+    return {
+        "verdict": verdict_of(reasons),
+        "reasons": [reason.as_json() for reason in reasons],
+        "pipeline": request.pipeline,
+        "preset": request.preset,
+        **facts,
+        "scale": dict(scale),
+        "warnings": [warning.model_dump() for manifest in steps for warning in manifest.report.warnings],
+        "stages": [stage_facts(manifest) for manifest in steps],
+    }
+
+
+def image_facts(request: JobRequest, steps: Sequence[Manifest], registered: Sequence[str]) -> Json:
+    """Photos submitted, used, registered, and each that is not, with its reason."""
+    known = set(registered)
+    verdicts: dict[str, ImageVerdict] = {verdict.name: verdict for manifest in steps for verdict in manifest.report.images}
+    lost = [image.name for image in request.images if image.name not in known]
+    reasons = {name: (verdicts[name].reason if name in verdicts else None) or "NOT_REGISTERED" for name in lost}
+    refused = sum(reason != "NOT_REGISTERED" for reason in reasons.values())
+    return {
+        "submitted": len(request.images),
+        "used": len(request.images) - refused,
+        "registered": len(known),
+        "dropped": [
+            {"name": name, "reason": reason, "hint": CODES[reason].hint if reason in CODES else ""} for name, reason in reasons.items()
+        ],
+    }
+
+
+def stage_facts(manifest: Manifest) -> Json:
+    """What a step cost and made it."""
+    return {
+        "name": manifest.step,
+        "version": manifest.stage_version,
+        "seconds": round(manifest.seconds, 2),
+        "peak_memory_bytes": manifest.peak_memory_bytes,
+        "attempts": manifest.tries,
+        "engines": dict(manifest.report.engines),
+        "summary": dict(manifest.report.summary),
+    }
+
+
+def first_of(summary: Mapping[str, Any], *names: str) -> Any:
+    """The first of these numbers that a stage told."""
+    return next((summary[name] for name in names if summary.get(name) is not None), None)
