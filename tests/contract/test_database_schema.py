@@ -1,0 +1,79 @@
+"""The schema: migrations make what the models say, on both databases, whoever starts first."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, text
+
+from gateway.database.engine import Database, create_engine
+from gateway.database.models import Base
+from gateway.database.upgrade import upgrade
+from shared.errors import DependencyUnavailable
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path}/rows.db"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    database = create_engine(url)
+    yield database
+    await database.close()
+
+
+def _differences(connection: Connection) -> list[object]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return list(compare_metadata(context, Base.metadata))
+
+
+async def test_models_and_migrations_agree(url: str, database: Database) -> None:
+    """Five gateways that start at once make the schema once; nothing is left for Alembic to generate."""
+    await asyncio.gather(*(upgrade(url) for _ in range(5)))
+    await upgrade(url)
+    async with database.engine.connect() as connection:
+        assert await connection.run_sync(_differences) == []
+
+
+@pytest.mark.parametrize("away", ["postgresql+asyncpg://nobody@127.0.0.1:1/none", "sqlite+aiosqlite:////no/such/folder/rows.db"])
+async def test_a_database_that_is_away_is_named_so(away: str) -> None:
+    """Not a driver's error: something to wait for."""
+    database = create_engine(away)
+    with pytest.raises(DependencyUnavailable):
+        await database.ping()
+    with pytest.raises(DependencyUnavailable):
+        await upgrade(away)
+    await database.close()
+
+
+async def test_connections_that_the_server_ended_are_made_again(postgres_url: str) -> None:
+    """A restart of PostgreSQL costs at most the transactions under way."""
+    database, other = create_engine(postgres_url), create_engine(postgres_url)
+    await database.ping()
+    async with other.engine.connect() as connection:
+        kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        await connection.execute(text(kill))
+    await database.ping()
+    for each in (database, other):
+        await each.close()
+
+
+async def test_a_connection_lost_inside_a_transaction_is_a_dependency_away(postgres_url: str) -> None:
+    """Whoever was in the middle may try again."""
+    database, other = create_engine(postgres_url), create_engine(postgres_url)
+    with pytest.raises(DependencyUnavailable):
+        async with database.write() as rows:
+            pid = await rows.session.scalar(text("SELECT pg_backend_pid()"))
+            async with other.engine.connect() as connection:
+                await connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+            await rows.session.execute(text("SELECT 1"))
+    await database.ping()
+    for each in (database, other):
+        await each.close()
