@@ -37,6 +37,9 @@ CODES: dict[str, CodeInfo] = {
         "No surface could be reconstructed.",
         "Use matt, textured surfaces and more overlap; glass, mirrors and plain white walls give nothing to match.",
     ),
+    "MODEL_UNUSABLE": CodeInfo(
+        "The segmentation model cannot be used.", "Name a model that the operator installed, or a URL with its sha256."
+    ),
     "OUT_OF_MEMORY": CodeInfo("A step needed more memory than it may use.", "Send fewer or smaller photos, or use a smaller preset.", True),
     "STAGE_TIMEOUT": CodeInfo("A step took longer than its limit.", "Send fewer photos, or use a smaller preset.", True),
     "WORKER_LOST": CodeInfo("The worker was lost again and again while it worked on this job.", "Send the job again later.", True),
