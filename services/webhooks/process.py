@@ -1,26 +1,19 @@
-"""The process around the consumer: adapters, probes, signals. Also what the embedded mode builds its webhooks from."""
+"""The process around the consumer: adapters, probes, signals."""
 
 import asyncio
 import contextlib
 import signal
 import socket
 
+from services.webhooks.build import build_webhooks
 from services.webhooks.consumer import NAME, WebhookConsumer
 from services.webhooks.settings import WebhookSettings
 from shared.broker.rabbitmq import RabbitBroker
-from shared.http.addresses import AddressPolicy
-from shared.http.posting import GuardedPoster
-from shared.ports import ArtifactStore, Broker
+from shared.ports import Broker
 from shared.runtime import logging
 from shared.runtime.health import HealthServer
 from shared.runtime.watchdog import LoopWatchdog
 from shared.storage.minio import MinioStore
-
-
-def build_webhooks(broker: Broker, store: ArtifactStore, settings: WebhookSettings) -> WebhookConsumer:
-    """The consumer on any broker and store, calling through the guarded client."""
-    policy = AddressPolicy.parse(settings.allowed_private_networks)
-    return WebhookConsumer(broker, store, GuardedPoster(policy, settings.webhook_timeout_s), settings)
 
 
 def main() -> None:
