@@ -10,6 +10,7 @@ from gateway.database.engine import create_engine
 from gateway.settings import GatewaySettings
 from shared.broker.rabbitmq import RabbitBroker
 from shared.runtime.logging import configure
+from shared.sealing import seal
 from shared.storage.minio import MinioStore
 
 MAX_SOCKET_MESSAGE_BYTES = 64 << 10  # nothing that a watcher says matters
@@ -54,6 +55,7 @@ async def serve(settings: GatewaySettings) -> None:
 def main() -> None:
     """Reads the settings; one that is missing or wrong ends the start with its name."""
     settings = GatewaySettings()
+    seal("", settings.seal_key.get_secret_value())  # better no start than webhooks that can never be sent
     configure(settings.log_level, settings.log_json, "gateway")
     asyncio.run(serve(settings))
 

@@ -3,6 +3,9 @@
 app = create_app(settings, Adapters(database, broker, store))     # the lifespan starts tracker, relay and sweeper
 """
 
+import asyncio
+import hashlib
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,7 +19,8 @@ from fastapi.staticfiles import StaticFiles
 from gateway import __version__
 from gateway.answers import Answers
 from gateway.auth import FIRST_TENANT, KeyRequired, Keys
-from gateway.background import Background, Runner
+from gateway.background import Background, Runner, Track
+from gateway.carrying_out import RelaySettings
 from gateway.database.engine import Database
 from gateway.database.repositories import JobRepository
 from gateway.database.upgrade import upgrade_database
@@ -25,15 +29,22 @@ from gateway.links import Links
 from gateway.live import LiveFeed
 from gateway.openapi import describe
 from gateway.parts import Dependency, Parts, require_schema
+from gateway.patience import when_available
 from gateway.problems import UnexpectedErrors, install
 from gateway.rate_limit import RateLimit
+from gateway.relay import Relay
+from gateway.resumption import resume
+from gateway.retention import Retention
 from gateway.routes import artifacts, capabilities, events, health, jobs, reconstruct, webhooks
 from gateway.settings import GatewaySettings, split_secrets
+from gateway.sweeper import Sweeper
 from gateway.tracker import Tracker
 from pipelines.definition import load_pipelines
 from pipelines.options import load_options
+from shared.broker.headers import message_headers
+from shared.contracts.routing import HEADER_TRACEPARENT
 from shared.http.addresses import AddressPolicy
-from shared.ports import ArtifactStore, Broker
+from shared.ports import ArtifactStore, Broker, Headers
 from shared.runtime import metrics
 
 CONSOLE = Path(__file__).parent / "console"
@@ -47,24 +58,26 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Adapters:
-    """The outside world. `prepare_store` makes the bucket; `dependencies` adds what readiness shall wait for."""
+    """The outside world. Whoever made it closes it, after the application's lifespan.
+
+    `prepare_store` makes the bucket. `resumes`: the broker forgets at a restart (embedded), so what has not ended is published again.
+    `dependencies` adds what readiness shall name.
+    """
 
     database: Database
     broker: Broker
     store: ArtifactStore
     prepare_store: Callable[[], Awaitable[None]] = _nothing
+    resumes: bool = False
     dependencies: Mapping[str, Dependency] = field(default_factory=dict)
 
 
 def create_app(settings: GatewaySettings, adapters: Adapters, start_patience_s: float = START_PATIENCE_S) -> FastAPI:
-    """The whole gateway. Whoever made the adapters closes them, after the lifespan's end."""
+    """The whole gateway. Its lifespan waits `start_patience_s` for servers that are late, then answers 503 until they are there."""
     links = Links(settings.public_url, split_secrets(settings.link_secret), settings.retention)
-    schema = _Schema(adapters.database)
-    background = Background(
-        [("the database", schema.make), ("the store", adapters.prepare_store), ("the broker", adapters.broker.connect)],
-        _runners(settings, adapters, links),
-    )
-    parts = _parts(settings, adapters, links, schema, background)
+    start = _Start(settings, adapters, links)
+    background = Background(start.tracks(), start.runners())
+    parts = _parts(settings, adapters, links, start, background)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -84,24 +97,69 @@ def create_app(settings: GatewaySettings, adapters: Adapters, start_patience_s: 
     return app
 
 
-class _Schema:
-    """Makes the database's tables, and knows whether they are there."""
+class _Start:
+    """What starts after what: tables before the relay, broker and tables before the tracker."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.is_made = False
+    def __init__(self, settings: GatewaySettings, adapters: Adapters, links: Links) -> None:
+        database, broker, store = adapters.database, adapters.broker, adapters.store
+        self._adapters = adapters
+        self._links = links
+        self._has_schema = asyncio.Event()
+        self._tracker = Tracker(database, broker, store, links)
+        self._on_rows: list[Runner] = [
+            Relay(database, broker, store, _relay_settings(settings), owner=f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"),
+            Sweeper(database, broker),
+            Retention(database, settings.retention, settings.upload_lifetime),
+        ]
 
-    async def make(self) -> None:
-        """Raises DependencyUnavailable when the database is away."""
-        await upgrade_database(self._database)
-        self.is_made = True
+    def has_schema(self) -> bool:
+        """Whether the database has its tables."""
+        return self._has_schema.is_set()
+
+    def tracks(self) -> list[Track]:
+        """To be run side by side."""
+        return [self._start_rows, self._start_store, self._start_tracker]
+
+    def runners(self) -> list[Runner]:
+        """Everything that may run afterwards."""
+        return [*self._on_rows, self._tracker]
+
+    async def _start_rows(self) -> None:
+        await when_available(lambda: upgrade_database(self._adapters.database), "the schema")
+        if self._adapters.resumes:
+            await when_available(lambda: resume(self._adapters.database, self._links), "the restart")
+        self._has_schema.set()
+        for runner in self._on_rows:
+            await runner.start()
+
+    async def _start_store(self) -> None:
+        await when_available(self._adapters.prepare_store, "the bucket")
+
+    async def _start_tracker(self) -> None:
+        await when_available(self._adapters.broker.connect, "the broker")
+        await self._has_schema.wait()
+        await when_available(self._tracker.start, "the tracker")
 
 
-def _runners(settings: GatewaySettings, adapters: Adapters, links: Links) -> list[Runner]:
-    return [Tracker(adapters.database, adapters.broker, adapters.store, links)]
+def _relay_settings(settings: GatewaySettings) -> RelaySettings:
+    secrets = split_secrets(settings.webhook_secret)
+    return RelaySettings(
+        secrets_of=lambda tenant: secrets,
+        seal_key=settings.seal_key.get_secret_value(),
+        webhook_schedule_s=settings.webhook_schedule_s,
+        in_flight=settings.in_flight,
+        make_headers=_headers,
+    )
 
 
-def _parts(settings: GatewaySettings, adapters: Adapters, links: Links, schema: _Schema, background: Background) -> Parts:
+def _headers(kind: str, message_id: str, job_id: str, step: str | None) -> Headers:
+    """All messages of a job belong to one trace, also those that a later relay sends."""
+    digest = hashlib.sha256(job_id.encode()).hexdigest()
+    trace = {HEADER_TRACEPARENT: f"00-{digest[:32]}-{digest[32:48]}-01"}
+    return message_headers(kind, "/meshwork/gateway", message_id, job_id, step, parent=trace)
+
+
+def _parts(settings: GatewaySettings, adapters: Adapters, links: Links, start: _Start, background: Background) -> Parts:
     repository = JobRepository(adapters.database, links)
     policy = AddressPolicy.parse(settings.allowed_private_networks)
     return Parts(
@@ -121,7 +179,7 @@ def _parts(settings: GatewaySettings, adapters: Adapters, links: Links, schema: 
         },
         exposition=metrics.exposition,
         new_id=lambda: str(uuid.uuid4()),
-        has_schema=lambda: schema.is_made,
+        has_schema=start.has_schema,
     )
 
 

@@ -1,5 +1,6 @@
 """Settings of the gateway, from `MESHWORK_…` environment variables."""
 
+import base64
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -19,6 +20,22 @@ def _names_retry_queues(schedule: tuple[str, ...]) -> tuple[str, ...]:
     return schedule
 
 
+def _are_webhook_secrets(secret: SecretStr) -> SecretStr:
+    for value in split_secrets(secret):
+        try:
+            if not value.startswith("whsec_") or not 24 <= len(base64.b64decode(value.removeprefix("whsec_"), validate=True)) <= 64:
+                raise ValueError
+        except ValueError:
+            raise ValueError("a webhook secret is whsec_ and the base64 of 24 to 64 bytes") from None
+    return secret
+
+
+def split_secrets(secret: SecretStr) -> tuple[str, ...]:
+    """The values of a secret that may hold two while it is rotated, the first one in use."""
+    return tuple(part.strip() for part in secret.get_secret_value().split(",") if part.strip())
+
+
+WebhookSecrets = Annotated[SecretStr, AfterValidator(_are_webhook_secrets)]
 RetrySchedule = Annotated[CommaSeparated, AfterValidator(_names_retry_queues)]
 
 
@@ -28,11 +45,11 @@ class GatewaySettings(SharedSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr = SecretStr(SAMPLE_SECRET)
-    webhook_secret: SecretStr = SecretStr(SAMPLE_WEBHOOK_SECRET)
+    webhook_secret: WebhookSecrets = SecretStr(SAMPLE_WEBHOOK_SECRET)
     link_secret: SecretStr = SecretStr(SAMPLE_SECRET)
     database_url: SecretStr = SecretStr("postgresql+asyncpg://meshwork:change-me@127.0.0.1:5432/meshwork")
     webhook_schedule: RetrySchedule = ("10s", "1m", "5m", "30m", "2h", "10h", "10h", "10h", "10h", "10h", "10h")
-    in_flight: int = Field(default=8, ge=1)
+    in_flight: int = Field(default=16, ge=1)
     min_images: int = Field(default=3, ge=3)
     max_images: int = Field(default=1000, ge=3)
     max_image_bytes: int = Field(default=64 * MIB, ge=1024)
@@ -62,11 +79,6 @@ class GatewaySettings(SharedSettings):
 def _is_sample(secret: SecretStr) -> bool:
     value = secret.get_secret_value()
     return not value or any(sample in value for sample in SAMPLE_SECRETS)
-
-
-def split_secrets(secret: SecretStr) -> tuple[str, ...]:
-    """The values of a secret that may hold two while it is rotated, the first one in use."""
-    return tuple(part.strip() for part in secret.get_secret_value().split(",") if part.strip())
 
 
 def limits_of(settings: GatewaySettings) -> dict[str, Any]:

@@ -1,0 +1,59 @@
+"""What a photo is called inside a job."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.names import name_in_url, unique_names
+
+
+@pytest.mark.parametrize(
+    "url, name",
+    [
+        ("http://h/a/b.jpg", "b.jpg"),
+        ("http://h/a/b%20c.jpg?size=1#top", "b c.jpg"),
+        ("http://h/caf%C3%A9.png", "café.png"),
+        ("http://h/", ""),
+        ("http://h", ""),
+        ("http://h/%FF.jpg", "\ufffd.jpg"),
+    ],
+)
+def test_a_link_names_its_photo_by_its_last_segment(url: str, name: str) -> None:
+    """Percent-decoded, without query and fragment."""
+    assert name == name_in_url(url)
+
+
+@pytest.mark.parametrize(
+    "sent, names",
+    [
+        (["a.jpg", "b.jpg"], ["a.jpg", "b.jpg"]),
+        (["same.jpg", "same.jpg", "same.jpg"], ["same.jpg", "same-2.jpg", "same-3.jpg"]),
+        (["a.jpg", "a.jpg", "a-2.jpg"], ["a.jpg", "a-3.jpg", "a-2.jpg"]),
+        (["x/b.jpg", "b.jpg"], ["b-2.jpg", "b.jpg"]),
+        (["../../etc/cron.d/x.jpg", "/abs.jpg", "..\\y.jpg"], ["x.jpg", "abs.jpg", "y.jpg"]),
+        (["..", ".", "", "/"], ["photo", "photo-2", "photo-3", "photo-4"]),
+        (["\u202egpj.exe", "a\x00b.jpg", "line\nbreak.png"], ["_gpj.exe", "a_b.jpg", "line_break.png"]),
+        (["semi;colon&and.jpg", "con.jpg", "ünïcode 照片.jpg"], ["semi;colon&and.jpg", "con.jpg", "ünïcode 照片.jpg"]),
+        ([".hidden", "no-extension", "no-extension"], [".hidden", "no-extension", "no-extension-2"]),
+    ],
+)
+def test_a_harmless_unique_name_stays_and_others_become_so(sent: list[str], names: list[str]) -> None:
+    """The name as sent wherever it can be; a number before the extension where it cannot."""
+    assert names == unique_names(sent)
+
+
+def test_a_long_name_keeps_its_extension() -> None:
+    """Within what file systems allow, also beside its twin."""
+    first, second = unique_names(["ä" * 300 + ".jpeg"] * 2)
+    assert first.endswith(".jpeg") and second.endswith("-2.jpeg")
+    assert max(len(first.encode()), len(second.encode())) <= 210
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=300), max_size=40))
+def test_every_name_is_harmless_and_taken_once(sent: list[str]) -> None:
+    """Whatever was sent: as many names, all different, each a file name and nothing else."""
+    names = unique_names(sent)
+    assert len(sent) == len(names) == len(set(names))
+    for name in names:
+        assert name.isprintable() and "/" not in name and "\\" not in name
+        assert name not in {"", ".", ".."} and len(name.encode()) <= 210

@@ -1,0 +1,140 @@
+"""Photos that come with the request: streamed to the store, whatever they are called and however they are broken."""
+
+import asyncio
+import hashlib
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.door_multipart import Part, PartEnd, parts_of
+from gateway.problems import Problem
+from tests.unit.gateway_http.conftest import RunningGateway, assert_problem
+
+PHOTOS = [("images", (f"{index}.jpg", bytes([index]) * 1000, "image/jpeg")) for index in range(3)]
+FORM = {"content-type": "multipart/form-data; boundary=abc"}
+
+
+async def stored(gateway: RunningGateway) -> list[str]:
+    return [key for key in await gateway.store.list("jobs/") if "/images/" in key]
+
+
+async def test_an_upload_becomes_a_job_with_its_photos_in_the_store(api: httpx.AsyncClient, gateway: RunningGateway) -> None:
+    """Names, order, sizes and sums are recorded; urls are null."""
+    answer = await api.post("/api/v1/jobs", files=PHOTOS, data={"request": '{"preset": "fastest", "metadata": {"a": 1}}'})
+    assert answer.status_code == 202, answer.text
+    job = (await api.get(answer.headers["location"])).json()
+    assert [(image["name"], image["url"]) for image in job["images"]] == [("0.jpg", None), ("1.jpg", None), ("2.jpg", None)]
+    assert (job["preset"], job["metadata"]) == ("fastest", {"a": 1})
+    record = await gateway.app.state.parts.jobs.get_job("default", job["job_id"])
+    for index, image in enumerate(record.job.request["images"]):
+        data = await gateway.store.get(image["key"])
+        assert (data, image["bytes"]) == (bytes([index]) * 1000, 1000)
+        assert image["sha256"] == hashlib.sha256(data).hexdigest()
+        assert image["key"] == f"jobs/{job['job_id']}/images/{index:03d}_{index}.jpg"
+
+
+async def test_an_upload_needs_no_request_part(api: httpx.AsyncClient) -> None:
+    """Everything in it has a default."""
+    assert (await api.post("/api/v1/jobs", files=PHOTOS)).status_code == 202
+
+
+async def test_hostile_names_stay_names(api: httpx.AsyncClient, gateway: RunningGateway) -> None:
+    """Nothing is written outside of the job, nothing twice."""
+    names = ["../../etc/x.jpg", "..", "a" * 300 + ".jpg", "same.jpg", "same.jpg", "\u202egpj.exe"]
+    answer = await api.post("/api/v1/jobs", files=[("images", (name, b"x", "image/jpeg")) for name in names])
+    job = (await api.get(answer.headers["location"])).json()
+    assert [image["name"] for image in job["images"]][:2] == ["x.jpg", "photo"]
+    assert len({image["name"] for image in job["images"]}) == len(names)
+    assert all(key.startswith(f"jobs/{job['job_id']}/images/00") for key in await stored(gateway))
+
+
+@pytest.mark.parametrize(
+    "files, data, status, code",
+    [
+        (PHOTOS[:2], {}, 422, "TOO_FEW_IMAGES"),
+        (PHOTOS * 3, {}, 422, "TOO_MANY_IMAGES"),
+        (PHOTOS, {"request": "{"}, 422, "VALIDATION_FAILED"),
+        (PHOTOS, {"request": '{"image_urls": []}'}, 422, "VALIDATION_FAILED"),
+        (PHOTOS, {"request": '{"callback_url": "http://10.0.0.1/"}'}, 422, "UNSAFE_URL"),
+        (PHOTOS, {"request": "{}" + " " * 300_000}, 413, "PAYLOAD_TOO_LARGE"),
+        (PHOTOS, {"surprise": "{}"}, 422, "VALIDATION_FAILED"),
+        ([*PHOTOS, ("images", ("big.jpg", b"x" * 70_000, "image/jpeg"))], {}, 413, "PAYLOAD_TOO_LARGE"),
+        ([("images", (f"{index}.jpg", b"x" * 60_000, "image/jpeg")) for index in range(9)], {}, 413, "PAYLOAD_TOO_LARGE"),
+    ],
+    ids=str,
+)
+async def test_a_refused_upload_leaves_nothing(
+    api: httpx.AsyncClient, gateway: RunningGateway, files: list, data: dict, status: int, code: str
+) -> None:
+    """No job, and its photos are purged."""
+    problem = assert_problem(await api.post("/api/v1/jobs", files=files, data=data), status, code)
+    assert status != 422 or problem["errors"][0]["loc"][0] == "body"
+    assert (await api.get("/api/v1/jobs")).json()["jobs"] == []
+    async with asyncio.timeout(10):
+        while await stored(gateway):
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"garbage", b"--abc\r\n", b"--abc\r\n\r\n", b"--xyz--\r\n", b"--abc\r\nno colon\r\n\r\nx\r\n--abc--\r\n"]
+    + [b'--abc\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"\r\n\r\nxxxx']
+    + [b'--abc\r\nContent-Disposition: form-data; name="images"\r\n\r\nx\r\n--abc--\r\n']
+    + [b'--abc\r\nContent-Disposition: form-data; name="images"; filename="' + b"a" * 9000 + b'"\r\n\r\nx\r\n--abc--\r\n']
+    + [b"--abc\r\n" + b"X-Header: 1\r\n" * 100 + b"\r\nx\r\n--abc--\r\n"],
+    ids=lambda body: str(body)[:50],
+)
+async def test_a_form_that_cannot_be_read_is_the_callers_mistake(api: httpx.AsyncClient, body: bytes) -> None:
+    """422, however it is broken."""
+    assert_problem(await api.post("/api/v1/jobs", content=body, headers=FORM), 422, "VALIDATION_FAILED")
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "image/jpeg", ""])
+async def test_what_is_no_form_is_another_type(api: httpx.AsyncClient, content_type: str) -> None:
+    """415."""
+    assert_problem(await api.post("/api/v1/jobs", content=b"{}", headers={"content-type": content_type}), 415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+async def test_a_repeated_upload_gives_the_same_job(api: httpx.AsyncClient) -> None:
+    """The form's boundary differs from call to call; what it says does not."""
+    headers = {"Idempotency-Key": "upload 1"}
+    first, second = [await api.post("/api/v1/jobs", files=PHOTOS, headers=headers) for _ in range(2)]
+    assert first.status_code == second.status_code == 202
+    assert first.json()["job_id"] == second.json()["job_id"]
+    other = await api.post("/api/v1/jobs", files=PHOTOS, data={"request": '{"preset": "quality"}'}, headers=headers)
+    assert_problem(other, 409, "IDEMPOTENCY_CONFLICT")
+
+
+async def test_an_upload_under_way_is_nobodys_job(api: httpx.AsyncClient, gateway: RunningGateway) -> None:
+    """Hidden until every photo is stored."""
+    gate = asyncio.Event()
+
+    async def slow():
+        yield b'--abc\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"\r\n\r\n'
+        await gate.wait()
+        yield b"x\r\n--abc--\r\n"
+
+    upload = asyncio.ensure_future(api.post("/api/v1/jobs", content=slow(), headers=FORM))
+    await asyncio.sleep(0.1)
+    assert (await api.get("/api/v1/jobs")).json()["jobs"] == []
+    gate.set()
+    assert_problem(await upload, 422, "TOO_FEW_IMAGES")
+
+
+@settings(max_examples=200, deadline=None)
+@given(body=st.binary(max_size=400), cut=st.integers(1, 50), framed=st.booleans())
+async def test_no_bytes_break_the_reader_of_forms(body: bytes, cut: int, framed: bool) -> None:
+    """Parts, or a problem; nothing else."""
+    body = b"--abc\r\n" + body + b"\r\n--abc--\r\n" if framed else body
+
+    async def chunks():
+        for start in range(0, len(body), cut):
+            yield body[start : start + cut]
+
+    try:
+        async for event in parts_of(chunks(), b"abc"):
+            assert isinstance(event, Part | bytes | PartEnd)
+    except Problem as problem:
+        assert problem.code == "VALIDATION_FAILED"
