@@ -15,6 +15,8 @@ from shared.runtime.health import HealthServer
 from shared.runtime.watchdog import LoopWatchdog
 from shared.storage.minio import MinioStore
 
+__all__ = ["build_webhooks", "main", "serve"]
+
 
 def main() -> None:
     """Runs the service until SIGTERM."""
