@@ -4,7 +4,10 @@ What the worker knows of its stage (name, version, needs) it asks the child, so 
 """
 
 import asyncio
+import contextlib
+from pathlib import Path
 
+import psutil
 from loguru import logger
 
 from shared.contracts.manifest import StageReport
@@ -14,6 +17,8 @@ from shared.runtime.child_protocol import Frame, error_of
 from shared.runtime.compute import Computed, ComputeTask, OnProgress, StageInfo
 from shared.runtime.metrics import CHILD_STARTS
 from shared.runtime.settings import WorkerSettings
+
+_MACHINE_SHARE = 0.9  # the rest is the worker's own and the kernel's
 
 
 class ChildCompute:
@@ -72,7 +77,6 @@ class ChildCompute:
         if self._child is not None and self._child.alive:
             return self._child
         await self._drop_child()
-        CHILD_STARTS.labels(self._target.partition(":")[0]).inc()
         child = self._child = await ChildProcess.start(self._target, self._settings)
         self._tasks = 0
         try:
@@ -89,12 +93,13 @@ class ChildCompute:
             await self._drop_child()
             logger.error("the stage {} cannot be loaded:\n{}", self._target, answer.get("traceback", ""))
             raise ChildDied(f"the stage {self._target} cannot be loaded")
+        CHILD_STARTS.labels(answer["name"]).inc()
         self._info = StageInfo(answer["name"], answer["version"], {name: tuple(globs) for name, globs in answer["needs"].items()})
         return child
 
     async def _within_limits(self, child: ChildProcess, task: ComputeTask, on_progress: OnProgress) -> tuple[Frame, int]:
         """The last frame and the largest memory seen, unless a limit is met first."""
-        memory = _MemoryWatch(child, task.memory_limit_bytes, self._settings.memory_check_s)
+        memory = _MemoryWatch(child, min(task.memory_limit_bytes, machine_memory_bytes()), self._settings.memory_check_s)
         answer = asyncio.create_task(_converse(child, task, on_progress))
         watch = asyncio.create_task(memory.run())
         try:
@@ -113,6 +118,14 @@ class ChildCompute:
         child, self._child = self._child, None
         if child is not None:
             await child.kill()
+
+
+def machine_memory_bytes() -> int:
+    """What a child may use of this machine or container at most: beyond it the kernel would kill, and could not say why."""
+    total = psutil.virtual_memory().total
+    with contextlib.suppress(OSError, ValueError):  # no cgroup, or "max"
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return int(total * _MACHINE_SHARE)
 
 
 async def _converse(child: ChildProcess, task: ComputeTask, on_progress: OnProgress) -> Frame:

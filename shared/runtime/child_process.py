@@ -72,7 +72,7 @@ class ChildProcess:
         """Starts `python -m shared.runtime.child_main` for the stage `module:Class`."""
         ours, theirs = socket.socketpair()
         life_read, life_write = os.pipe()
-        reader, writer = await asyncio.open_connection(sock=ours)
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", _MODULE, target, str(theirs.fileno()), str(life_read), str(os.getpid())),

@@ -30,7 +30,7 @@ async def upload_outputs(store: PatientStore, message: StageMessage, attempt: st
         uploaded.append(OutputFile(name=name, bytes=stored.bytes, sha256=stored.sha256, content_type=content_type(name)))
         TRANSFERRED.labels(message.step.stage, "upload").inc(stored.bytes)
 
-    await all_or_first_error(upload_one(path) for path in await asyncio.to_thread(_files_below, outputs))
+    await all_or_first_error(upload_one(path) for path in _files_below(outputs))
     return tuple(sorted(uploaded, key=lambda output: output.name))
 
 

@@ -1,7 +1,6 @@
 """One attempt of a step: inputs into a workspace, compute, outputs into the store, and the manifest that says so."""
 
 import asyncio
-import shutil
 from pathlib import Path
 
 from shared.contracts.manifest import Manifest, StageReport, StepError, digest_of
@@ -31,14 +30,14 @@ class Attempt:
 
     async def make(self, previous: Manifest | None) -> Manifest:
         """Computes the step from the previous step's manifest; its own is not written yet. Cancelling it ends the child."""
-        workspace = await asyncio.to_thread(self._tools.folder.new_workspace, self._name)
+        workspace = await self._tools.folder.new_workspace(self._name)
         try:
             await self._prepare(workspace, previous)
             computed = await self._compute(workspace)
             at_once = self._tools.settings.transfers
             outputs = await upload_outputs(self._store, self._message, self._name, workspace / "outputs", at_once)
         finally:
-            await asyncio.to_thread(shutil.rmtree, workspace, ignore_errors=True)
+            await self._tools.folder.discard(workspace)
         manifest = await self._manifest(computed.report)
         return manifest.model_copy(update={"outputs": outputs, "peak_memory_bytes": computed.peak_memory_bytes})
 
@@ -56,7 +55,7 @@ class Attempt:
         request = await read_request(self._store, message)
         files = files_needed(message, request, self._chain, info.needs)
         self._digest = digest_of(info.name, info.version, message.step.params, digest_inputs(message, request, files))
-        await asyncio.to_thread(write_context, workspace, request, self._chain)
+        write_context(workspace, request, self._chain)
         await fetch(self._store, workspace, files, self._tools.settings.transfers, info.name)
 
     async def _compute(self, workspace: Path) -> Computed:

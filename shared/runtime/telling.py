@@ -9,7 +9,7 @@ from shared.broker.headers import message_headers
 from shared.contracts.events import StageCompleted, StageFailed, StageProgress, StageStarted, event_key
 from shared.contracts.messages import StageMessage
 from shared.contracts.routing import EVENTS_EXCHANGE, WORK_EXCHANGE, deterministic_id, stage_queue
-from shared.errors import LeaseLost, MeshworkError
+from shared.errors import LeaseLost
 from shared.ports import Broker, Delivery, Publication
 from shared.runtime.patience import PatientPublisher
 
@@ -72,7 +72,7 @@ class Teller:
         )
         try:
             await self._broker.publish(self._event_publication(event, ("progress", message.attempt, percent), transient=True))
-        except MeshworkError as error:
+        except Exception as error:  # the computation does not end because nobody hears how far it is
             logger.debug("progress was not told: {}", error)
 
     async def hand_on(self, message: StageMessage) -> None:

@@ -58,6 +58,7 @@ class StageWorker:
         store: ArtifactStore,
         settings: WorkerSettings,
         compute: Compute | None = None,
+        folder: WorkFolder | None = None,
         new_id: Callable[[], str] = random_id,
         now: Callable[[], datetime] = utc_now,
         rng: random.Random | None = None,
@@ -67,22 +68,19 @@ class StageWorker:
         self._broker = broker
         self._store = store
         self._compute = compute or ChildCompute(stage, settings)
-        self._new_id, self._now = new_id, now
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
         self._states = {BROKER: False, STORE: False}
         self._leaving = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._tools: Tools | None = None
+        folder = folder or WorkFolder(settings.work_dir, name)
+        self._tools = Tools(broker, store, self._compute, settings, folder, self._set_state, new_id, now, self._rng)
         self._subscription: Subscription | None = None
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Takes deliveries from now on. The child is started by the first one."""
-        folder = await asyncio.to_thread(WorkFolder, self._settings.work_dir, self._name)
-        self._tools = Tools(
-            self._broker, self._store, self._compute, self._settings, folder, self._set_state, self._new_id, self._now, self._rng
-        )
+        await self._tools.folder.open()
         self._watch = asyncio.create_task(self._watch_dependencies(), name=f"dependencies of {self._name}")
         self._subscription = await self._broker.subscribe(stage_queue(self._name), self._handle, prefetch=1)
         logger.info("worker of stage {} takes deliveries", self._name)
@@ -99,8 +97,7 @@ class StageWorker:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         await self._compute.close()
-        if self._tools is not None:
-            await asyncio.to_thread(self._tools.folder.remove)
+        await self._tools.folder.close()
         logger.info("worker of stage {} left", self._name)
 
     def ready(self) -> dict[str, bool]:
@@ -110,7 +107,6 @@ class StageWorker:
 
     async def _handle(self, delivery: Delivery) -> None:
         """Never raises: a delivery that is left unsettled comes back when its lease ends."""
-        assert self._tools is not None
         self._idle.clear()
         STAGE_BUSY.labels(self._name).set(1)
         patience = Patience(float("inf"), self._set_state, self._rng)
@@ -144,7 +140,6 @@ class StageWorker:
             await asyncio.gather(turn, lost, leaving, return_exceptions=True)
 
     async def _turn(self, delivery: Delivery, settling: Settling) -> str:
-        assert self._tools is not None
         message = read_message(delivery, self._name)
         try:
             if isinstance(message, StageMessage):

@@ -1,9 +1,11 @@
 """Where a worker keeps the workspaces of its attempts, and how it clears away those of workers that were killed."""
 
+import asyncio
 import fcntl
 import shutil
 import tempfile
 from pathlib import Path
+from typing import IO
 
 from loguru import logger
 
@@ -15,23 +17,39 @@ class WorkFolder:
     """A folder of this worker's own, held by a file lock: whoever can take the lock knows that its worker is gone."""
 
     def __init__(self, parent: Path | None, stage: str) -> None:
-        parent = parent or Path(tempfile.gettempdir())
-        parent.mkdir(parents=True, exist_ok=True)
-        _clear_abandoned(parent)
-        self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{stage}-", dir=parent))
-        self._lock = (self.path / _LOCK).open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._parent = parent or Path(tempfile.gettempdir())
+        self._stage = stage
+        self._lock: IO[str] | None = None
+        self.path = self._parent
 
-    def new_workspace(self, attempt: str) -> Path:
+    async def open(self) -> None:
+        """Makes the folder, and removes those that killed workers left beside it."""
+        await asyncio.to_thread(self._open)
+
+    async def new_workspace(self, attempt: str) -> Path:
         """An empty folder for one attempt."""
         workspace = self.path / attempt
         workspace.mkdir()
         return workspace
 
-    def remove(self) -> None:
+    async def discard(self, workspace: Path) -> None:
+        """Removes a workspace."""
+        await asyncio.to_thread(shutil.rmtree, workspace, ignore_errors=True)
+
+    async def close(self) -> None:
         """Removes everything."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.close()
+        if self._lock is not None:
+            await self.discard(self.path)
+            self._lock.close()
+            self._lock = None
+
+    def _open(self) -> None:
+        self._parent.mkdir(parents=True, exist_ok=True)
+        _clear_abandoned(self._parent)
+        unlocked = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}{self._stage}-", dir=self._parent))
+        self._lock = (unlocked / _LOCK).open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.path = unlocked.rename(unlocked.with_name(unlocked.name.removeprefix(".")))  # seen by others only when it is locked
 
 
 def _clear_abandoned(parent: Path) -> None:
@@ -41,5 +59,5 @@ def _clear_abandoned(parent: Path) -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
                 logger.info("removed {}, left by a worker that was killed", folder.name)
-        except OSError:  # in use, another user's, or not yet locked
+        except OSError:  # in use, or another user's
             continue

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from loguru import logger
 
 from shared.errors import ChildDied, OutOfMemory, PermanentError, StageTimeout, TransientError
 from shared.runtime.child import ChildCompute
@@ -107,14 +108,16 @@ async def test_a_crash_ends_the_child_not_the_worker(compute: ChildCompute, benc
     assert (await bench.run(compute)).report.summary["tries"] == 1
 
 
-async def test_an_unforeseen_exception_is_logged_here_and_told_to_nobody(
-    compute: ChildCompute, bench: Bench, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Callers never see a stack trace."""
+async def test_an_unforeseen_exception_is_logged_here_and_told_to_nobody(compute: ChildCompute, bench: Bench) -> None:
+    """Callers never see a stack trace; the operator does."""
+    logged: list[str] = []
+    sink = logger.add(logged.append, format="{message}")
     with pytest.raises(ChildDied) as caught:
         await bench.run(compute, behaviour="raise")
 
+    logger.remove(sink)
     assert "a bug in the stage" not in str(caught.value)
+    assert any("RuntimeError: a bug in the stage" in line for line in logged)
 
 
 async def test_a_permanent_error_crosses_with_code_hint_and_report(compute: ChildCompute, bench: Bench) -> None:

@@ -15,6 +15,10 @@ from tests.unit.runtime.test_worker_loop import Gate
 FAKE = "tests.support.fake_stage:FakeStage"
 
 
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"kernels"}
+
+
 async def test_a_lost_lease_ends_the_computation_and_publishes_nothing(mesh: Mesh) -> None:
     """The broker gives the message to another worker, which alone finishes it."""
     cut_off, other = Gate(), ScriptedCompute("ingest")
@@ -71,7 +75,7 @@ async def test_leaving_hands_the_message_back(mesh: Mesh) -> None:
     assert mesh.messages("stage.ingest") == [message]
     assert mesh.server.queues["stage.ingest"].ready[0].delivery_count == 0
     assert gate.compute.ended_early == 1
-    assert not any((mesh.folder / "work").iterdir())
+    assert names_in(mesh.folder / "work") == set()
 
 
 async def test_leaving_while_settling_finishes_first(mesh: Mesh) -> None:
@@ -203,14 +207,18 @@ async def test_readiness_names_what_is_missing(mesh: Mesh) -> None:
     assert not worker.ready()["consumer"]
 
 
-def test_workspaces_of_killed_workers_are_cleared_away(tmp_path: Path) -> None:
+async def test_workspaces_of_killed_workers_are_cleared_away(tmp_path: Path) -> None:
     """A folder whose lock nobody holds is removed; one in use is left alone."""
-    alive, abandoned = WorkFolder(tmp_path, "sfm"), WorkFolder(tmp_path, "sfm")
-    (abandoned.new_workspace("a") / "large.bin").write_bytes(b"x")
+    alive, abandoned, newcomer = WorkFolder(tmp_path, "sfm"), WorkFolder(tmp_path, "sfm"), WorkFolder(tmp_path, "mvs")
+    await alive.open()
+    await abandoned.open()
+    (await abandoned.new_workspace("a") / "large.bin").write_bytes(b"x")
+    assert abandoned._lock is not None
     abandoned._lock.close()  # what the kernel does for a process that was killed
 
-    newcomer = WorkFolder(tmp_path, "mvs")
+    await newcomer.open()
 
-    assert {path.name for path in tmp_path.iterdir()} == {alive.path.name, newcomer.path.name}
-    alive.remove()
-    newcomer.remove()
+    assert names_in(tmp_path) == {alive.path.name, newcomer.path.name}
+    await alive.close()
+    await newcomer.close()
+    assert names_in(tmp_path) == set()
