@@ -1,0 +1,159 @@
+"""From depth maps to one oriented, coloured cloud: keep what several views agree on, let the best one deliver it.
+
+Every step reads one view and its neighbours, so memory does not grow with the number of views.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from services.mvs.consistency_kernels import agreement, fit_slopes, owned
+from services.mvs.depth_maps import Scene, stacked
+from services.mvs.views import Floats, Level, Maps, back_project, warp
+
+_FIT_RADIUS = 2
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """`points`, `normals` (unit, towards the cameras): n×3 float32, world; `colours`: n×3 uint8, sRGB."""
+
+    points: NDArray[np.float32]
+    normals: NDArray[np.float32]
+    colours: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class MapQuality:
+    """`completeness`: share of the region's pixels with a depth that neighbours confirm; `confidence`: their mean NCC."""
+
+    completeness: float
+    confidence: float
+
+
+def _warps(scene: Scene, index: int, divisor: int) -> tuple[Floats, Floats, Floats]:
+    """Warps to the sources, back from them, and the sources' fx, fy, cx, cy."""
+    reference = scene.level(index, divisor)
+    sources = [scene.level(k, divisor) for k in scene.selections[index].sources]
+    intrinsics = np.array([_intrinsics(level) for level in sources]).reshape(-1, 4)
+    there, back = (np.array(w).reshape(-1, 12) for w in ([warp(reference, s) for s in sources], [warp(s, reference) for s in sources]))
+    return there, back, intrinsics
+
+
+def _intrinsics(level: Level) -> Floats:
+    return np.array([level.K[0, 0], level.K[1, 1], level.K[0, 2], level.K[1, 2]])
+
+
+def filtered_map(scene: Scene, index: int, depth_folder: Path) -> MapQuality:
+    """Writes what the view's neighbours confirm, with normals: for the fusion, and as a depth map of the stage."""
+    params, divisor = scene.params, scene.params.levels[-1]
+    sources = scene.selections[index].sources
+    planes = np.array(scene.load("final", index))
+    others = stacked([scene.load("final", k) for k in sources], 4)
+    there, back, _ = _warps(scene, index, divisor)
+    least = min(params.min_consistent_views, max(len(sources), 1))
+    merged, _ = agreement(
+        planes, others, there, back, 1.0 - params.min_confidence, least, params.max_reprojection_px, params.max_depth_error
+    )
+    merged = without_speckles(merged, params.min_speckle_px, params.max_depth_error)
+    fitted = fit_slopes(merged, _FIT_RADIUS, params.max_depth_error)
+    np.save(scene.path("fitted", index), fitted)
+    kept = fitted[..., 0] > 0
+    confidence = np.where(kept, np.clip(1.0 - planes[..., 3], 0.0, 1.0), 0.0)
+    _write_depth(depth_folder / f"{scene.views[index].stem}.npz", fitted, confidence, scene.level(index, divisor))
+    evaluated = max(int((planes[..., 0] > 0).sum()), 1)
+    return MapQuality(float(kept.sum() / evaluated), float(confidence[kept].mean()) if kept.any() else 0.0)
+
+
+def without_speckles(inverse_depth: Maps, least_px: int, most_step: float) -> Maps:
+    """The map without connected patches under `least_px` pixels; neighbours are connected when they differ by less than `most_step`."""
+    if least_px <= 0:
+        return inverse_depth
+    valid = inverse_depth > 0
+    steps = np.zeros(inverse_depth.shape, np.float64)
+    steps[valid] = np.log(inverse_depth[valid]) / most_step * 16
+    if valid.any():
+        steps[valid] -= steps[valid].min() - 64
+    quantised = np.clip(steps, 0, 32000).astype(np.int16)
+    cv2.filterSpeckles(quantised, 0, least_px, 16)
+    return np.where(quantised > 0, inverse_depth, np.float32(0.0))
+
+
+def camera_normals(fitted: Maps, level: Level) -> Floats:
+    """(H, W, 3) unit normals in camera axes, towards the camera: inverse depth w = m·p makes n ∝ −Kᵀm."""
+    y, x = np.mgrid[0 : fitted.shape[0], 0 : fitted.shape[1]].astype(np.float64)
+    gx, gy = fitted[..., 1].astype(np.float64), fitted[..., 2].astype(np.float64)
+    m = np.stack([gx, gy, fitted[..., 0] - gx * x - gy * y], axis=-1)
+    normals = -(m @ level.K)
+    return np.asarray(normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12))
+
+
+def octahedral(normals: Floats) -> NDArray[np.uint8]:
+    """Unit vectors (…, 3) as two bytes (…, 2) (Meyer et al. 2010): 127.5 · (1 + folded x, y)."""
+    folded = normals[..., :2] / np.maximum(np.abs(normals).sum(axis=-1, keepdims=True), 1e-12)
+    turned = (1.0 - np.abs(folded[..., ::-1])) * np.where(folded >= 0, 1.0, -1.0)
+    folded = np.where(normals[..., 2:] < 0, turned, folded)
+    return np.asarray(np.round((folded + 1.0) * 127.5), np.uint8)
+
+
+def _write_depth(path: Path, fitted: Maps, confidence: Floats, level: Level) -> None:
+    """`inverse_depth` float16 is relative to `range` (low, high), NaN where there is none: half floats are coarse away from 0."""
+    w = fitted[..., 0].astype(np.float64)
+    valid = w > 0
+    low, high = (float(w[valid].min()), float(w[valid].max())) if valid.any() else (0.0, 1.0)
+    relative = np.where(valid, (w - low) / max(high - low, 1e-12), np.nan).astype(np.float16)
+    np.savez_compressed(
+        path,
+        inverse_depth=relative,
+        range=np.array([low, high]),
+        normal=octahedral(camera_normals(fitted, level)),
+        confidence=np.round(confidence * 255).astype(np.uint8),
+        K=level.K + np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]),
+    )
+
+
+def delivered_by(scene: Scene, index: int) -> Cloud:
+    """The part of the cloud that this view sees best."""
+    divisor = scene.params.levels[-1]
+    level = scene.level(index, divisor)
+    sources = scene.selections[index].sources
+    fitted = np.array(scene.load("fitted", index))
+    others = stacked([scene.load("fitted", k) for k in sources], 3)
+    there, _, intrinsics = _warps(scene, index, divisor)
+    earlier = np.array([k < index for k in sources], np.bool_)
+    mine = owned(fitted, others, there, _intrinsics(level), intrinsics, earlier, scene.params.max_depth_error)
+    rows, columns = np.nonzero(mine)
+    points = back_project(level, columns.astype(float), rows.astype(float), fitted[rows, columns, 0].astype(float))
+    normals = camera_normals(fitted, level)[rows, columns] @ level.view.R
+    keep = scene.region.box.contains(points) if scene.region.box is not None else np.ones(len(points), np.bool_)
+    colours = level.colour()[rows, columns]
+    return Cloud(points[keep].astype(np.float32), normals[keep].astype(np.float32), colours[keep])
+
+
+def joined(parts: list[Cloud], most: int, seed: int) -> Cloud:
+    """One cloud of at most `most` points, thinned evenly."""
+    points, normals = np.concatenate([p.points for p in parts]), np.concatenate([p.normals for p in parts])
+    colours = np.concatenate([p.colours for p in parts])
+    if len(points) > most:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(points), most, replace=False))
+        points, normals, colours = points[chosen], normals[chosen], colours[chosen]
+    return Cloud(points, normals, colours)
+
+
+def write_ply(cloud: Cloud, path: Path) -> None:
+    """Binary little-endian PLY: x y z nx ny nz float32, red green blue uchar."""
+    fields = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")] + [(name, "u1") for name in ("red", "green", "blue")]
+    rows = np.empty(len(cloud.points), dtype=fields)
+    for k, axis in enumerate("xyz"):
+        rows[axis], rows[f"n{axis}"] = cloud.points[:, k], cloud.normals[:, k]
+    for k, channel in enumerate(("red", "green", "blue")):
+        rows[channel] = cloud.colours[:, k]
+    kinds = {"<f4": "float", "u1": "uchar"}
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
+    header += [f"property {kinds[kind]} {name}" for name, kind in fields] + ["end_header\n"]
+    with path.open("wb") as file:
+        file.write("\n".join(header).encode("ascii"))
+        rows.tofile(file)

@@ -1,0 +1,198 @@
+"""The region of interest: what the cameras orbit, if they orbit anything. Only pixels whose ray meets it are worth evaluating."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.mvs.views import Floats, Level, View
+
+MAX_AXIS_MISS = 0.25  # of the distance to the cameras: optical axes that miss each other by more look at no common thing
+MAX_ONE_SIDEDNESS = 0.8  # length of the mean direction to the cameras: 0 all around, 0.83 an arc of 120 degrees, 1 one spot
+MIN_SHARE_OF_VIEWS = 0.7  # what stands in the middle is inside the frame of most photos
+MIN_POINTS = 30
+_PLANE_TOLERANCE = 0.012  # of the distance to the cameras
+_MARGIN = 0.12  # of the box's size, on every side
+_RANSAC_ROUNDS = 400
+
+
+@dataclass(frozen=True)
+class Plane:
+    """normal · x = offset; the normal is unit and points to the cameras' side. World."""
+
+    normal: Floats
+    offset: float
+
+    def height(self, points: Floats) -> Floats:
+        """Signed distance of n×3 points, positive on the cameras' side."""
+        return np.asarray(points @ self.normal - self.offset)
+
+
+@dataclass(frozen=True)
+class Box:
+    """`axes`: 3×3, rows unit and orthogonal (world), the last one up; `centre` world; `half` sizes along the axes."""
+
+    centre: Floats
+    axes: Floats
+    half: Floats
+
+    def contains(self, points: Floats) -> NDArray[np.bool_]:
+        """Which of n×3 world points are inside."""
+        return np.asarray((np.abs((points - self.centre) @ self.axes.T) <= self.half).all(axis=1))
+
+    def corners(self) -> Floats:
+        """8×3, world."""
+        signs = np.array([(i, j, k) for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)], float)
+        return np.asarray(self.centre + (signs * self.half) @ self.axes)
+
+    def met_by(self, level: Level) -> NDArray[np.bool_]:
+        """Which pixels' rays meet the box (slab test)."""
+        x = (np.arange(level.width) - level.K[0, 2]) / level.K[0, 0]
+        y = (np.arange(level.height) - level.K[1, 2]) / level.K[1, 1]
+        to_box = self.axes @ level.view.R.T
+        origin = self.axes @ (level.view.centre - self.centre)
+        enter, leave = np.zeros((level.height, level.width)), np.full((level.height, level.width), np.inf)
+        for axis in range(3):
+            slope = to_box[axis, 0] * x[None, :] + to_box[axis, 1] * y[:, None] + to_box[axis, 2]
+            slope = np.where(np.abs(slope) < 1e-12, 1e-12, slope)
+            one, other = (-self.half[axis] - origin[axis]) / slope, (self.half[axis] - origin[axis]) / slope
+            enter, leave = np.maximum(enter, np.minimum(one, other)), np.minimum(leave, np.maximum(one, other))
+        return np.asarray(enter <= leave)
+
+
+@dataclass(frozen=True)
+class Region:
+    """`orbit`: whether the cameras go around something. Without it there is neither box nor plane, and every pixel counts."""
+
+    orbit: bool
+    focus: Floats | None = None
+    distance: float | None = None
+    plane: Plane | None = None
+    box: Box | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What roi.json states; world frame."""
+        plane = None if self.plane is None else {"normal": self.plane.normal.tolist(), "offset": self.plane.offset}
+        box = None
+        if self.box is not None:
+            box = {"centre": self.box.centre.tolist(), "axes": self.box.axes.tolist(), "half": self.box.half.tolist()}
+        focus = None if self.focus is None else self.focus.tolist()
+        return {"orbit": self.orbit, "focus": focus, "distance": self.distance, "support_plane": plane, "box": box}
+
+
+def focus_of(views: list[View]) -> tuple[Floats, float]:
+    """The point nearest to all optical axes (least squares), and how far the median axis misses it."""
+    centres, axes = np.array([v.centre for v in views]), np.array([v.axis for v in views])
+    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+    point = np.linalg.lstsq(across.sum(axis=0), np.einsum("nij,nj->i", across, centres), rcond=1e-6)[0]
+    misses = np.linalg.norm(np.einsum("nij,nj->ni", across, point - centres), axis=1)
+    return np.asarray(point), float(np.median(misses))
+
+
+def find_region(views: list[View], points: Floats, seed: int) -> Region:
+    """From the cameras and the sparse points (n×3)."""
+    focus, miss = focus_of(views)
+    toward = np.array([v.centre for v in views]) - focus
+    distances = np.linalg.norm(toward, axis=1)
+    distance = float(np.median(distances))
+    in_front = np.mean([(focus - v.centre) @ v.axis > 0 for v in views])
+    one_sided = float(np.linalg.norm((toward / np.maximum(distances, 1e-12)[:, None]).mean(axis=0)))
+    if miss > MAX_AXIS_MISS * distance or in_front < 0.9 or _arc(toward, one_sided) > MAX_ONE_SIDEDNESS:
+        return Region(False, focus, distance)
+    middle = points[_share_of_views(points, views) >= MIN_SHARE_OF_VIEWS]
+    middle = middle[np.linalg.norm(middle - focus, axis=1) < 0.9 * distance]
+    if len(middle) < MIN_POINTS:
+        return Region(True, focus, distance)
+    up = np.mean([-v.R[1] for v in views], axis=0) + toward.mean(axis=0) / distance
+    plane = support_plane(middle, up / np.linalg.norm(up), _PLANE_TOLERANCE * distance, seed)
+    return Region(True, focus, distance, plane, _object_box(middle, focus, distance, plane, up))
+
+
+def _arc(toward: Floats, one_sided: float) -> float:
+    """Length of the mean direction to the cameras within the plane that they spread over most: heights must not look like one side."""
+    directions = toward / np.maximum(np.linalg.norm(toward, axis=1, keepdims=True), 1e-12)
+    basis = np.linalg.svd(directions - directions.mean(axis=0))[2][:2]
+    flat = directions @ basis.T
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
+    return min(one_sided, float(np.linalg.norm(flat.mean(axis=0)))) if len(toward) > 3 else one_sided
+
+
+def _share_of_views(points: Floats, views: list[View]) -> Floats:
+    """The share of photos whose frame each point falls into."""
+    count = np.zeros(len(points))
+    for view in views:
+        image = (points @ view.R.T + view.t) @ view.K.T
+        z = np.where(image[:, 2] > 0, image[:, 2], np.nan)
+        x, y = image[:, 0] / z, image[:, 1] / z
+        count += (x > 0) & (y > 0) & (x < view.width) & (y < view.height)
+    return count / len(views)
+
+
+def support_plane(points: Floats, up: Floats, tolerance: float, seed: int) -> Plane | None:
+    """What the object stands on: the plane (within 35 degrees of level) with the most points, almost none below. None: not found."""
+    rng = np.random.default_rng(seed)
+    best: Plane | None = None
+    most = max(0.15 * len(points), 12.0)
+    for _ in range(_RANSAC_ROUNDS):
+        a, b, c = points[rng.choice(len(points), 3, replace=False)]
+        normal = np.cross(b - a, c - a)
+        length = np.linalg.norm(normal)
+        if length < 1e-12:
+            continue
+        normal = normal / length * np.sign(normal @ up)
+        if normal @ up < 0.82:
+            continue
+        height = points @ normal - a @ normal
+        on, below = int((np.abs(height) < tolerance).sum()), int((height < -3 * tolerance).sum())
+        if on - 4 * below > most:
+            most, best = on - 4 * below, Plane(normal, float(a @ normal))
+    return None if best is None else _fitted(best, points, tolerance)
+
+
+def _fitted(plane: Plane, points: Floats, tolerance: float) -> Plane:
+    """The least-squares plane of the points on it."""
+    for _ in range(3):
+        on = points[np.abs(plane.height(points)) < tolerance]
+        middle = on.mean(axis=0)
+        normal = np.linalg.svd(on - middle, full_matrices=False)[2][2]
+        normal = normal * np.sign(normal @ plane.normal)
+        plane = Plane(normal, float(middle @ normal))
+    return plane
+
+
+def _object_box(points: Floats, focus: Floats, distance: float, plane: Plane | None, up: Floats) -> Box | None:
+    """Around what stands on the plane, or around the points near the focus where there is no plane."""
+    level = plane.normal if plane is not None else up / np.linalg.norm(up)
+    tolerance = _PLANE_TOLERANCE * distance
+    standing = points if plane is None else points[plane.height(points) > 2 * tolerance]
+    standing = _connected_to(standing, focus, 0.08 * distance)
+    if len(standing) < MIN_POINTS:
+        return None
+    across = standing - np.outer(standing @ level, level)
+    first = np.linalg.svd(across - across.mean(axis=0), full_matrices=False)[2][0]
+    axes = np.stack([first, np.cross(level, first), level])
+    local = standing @ axes.T
+    low, high = np.percentile(local, 0.5, axis=0), np.percentile(local, 99.5, axis=0)
+    margin = _MARGIN * (high - low) + tolerance
+    low, high = low - margin, high + margin
+    if plane is not None:
+        low[2] = plane.offset - 1.5 * tolerance
+    return Box(((low + high) / 2) @ axes, axes, (high - low) / 2)
+
+
+def _connected_to(points: Floats, focus: Floats, reach: float) -> Floats:
+    """The cluster (single linkage within `reach`, clusters of at least a tenth of the points) whose points come nearest to the focus."""
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    if len(points) < MIN_POINTS:
+        return points
+    pairs = cKDTree(points).sparse_distance_matrix(cKDTree(points), reach, output_type="coo_matrix")
+    labels = connected_components(pairs, directed=False)[1]
+    sizes = np.bincount(labels)
+    big = np.flatnonzero(sizes >= 0.1 * len(points))
+    if not len(big):
+        return points
+    nearest = [np.percentile(np.linalg.norm(points[labels == label] - focus, axis=1), 10) for label in big]
+    return np.asarray(points[labels == big[int(np.argmin(nearest))]])

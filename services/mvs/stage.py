@@ -1,0 +1,79 @@
+"""The mvs stage: cameras and undistorted photos in; depth maps and an oriented, coloured cloud out."""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, JsonValue
+
+from services.mvs.params import MvsParams
+from shared.contracts.manifest import StageReport, Warning
+from shared.errors import PermanentError
+from shared.runtime.workspace import Workspace
+
+if TYPE_CHECKING:  # native libraries load inside `run` alone, in the child process
+    from services.mvs.rounds import Dense
+
+MIN_POINTS = 500
+SPARSE_COMPLETENESS = 0.3  # below it a caller should know
+
+
+class MvsStage:
+    """Dense stereo on the CPU."""
+
+    name: ClassVar[str] = "mvs"
+    version: ClassVar[str] = "1"
+    Params: ClassVar[type[BaseModel]] = MvsParams
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"sfm": ("cameras.json", "images/*", "masks/*", "sparse/*")}
+
+    def run(self, workspace: Workspace, params: MvsParams) -> StageReport:
+        """Writes pointcloud.ply, depth/<stem>.npz and roi.json (README.md has their layouts)."""
+        from services.mvs.fusion import write_ply
+        from services.mvs.rounds import reconstruct
+
+        params = reduced(params, workspace.reduction)
+        workspace.progress(0.0, "Choosing neighbours")
+        depth_folder = workspace.outputs / "depth"
+        depth_folder.mkdir(exist_ok=True)
+        dense = reconstruct(workspace.inputs("sfm"), workspace.scratch, depth_folder, params, workspace.progress)
+        report = StageReport(
+            summary=_summary(dense), warnings=_warnings(dense), engines={n: version(n) for n in ("numba", "numpy", "pycolmap")}
+        )
+        if len(dense.cloud.points) < MIN_POINTS:
+            raise PermanentError("NO_SURFACE", report=report)
+        (workspace.outputs / "roi.json").write_text(json.dumps(dense.region.as_json(), indent=1))
+        write_ply(dense.cloud, workspace.outputs / "pointcloud.ply")
+        return report
+
+
+def reduced(params: MvsParams, reduction: int) -> MvsParams:
+    """Half the pixels along each side after a try that ran out of memory."""
+    return params if reduction == 0 else params.model_copy(update={"max_image_size": max(320, params.max_image_size // 2)})
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _summary(dense: "Dense") -> dict[str, JsonValue]:
+    qualities = dense.qualities
+    completeness: dict[str, JsonValue] = {name: round(quality.completeness, 4) for name, quality in qualities.items()}
+    return {
+        "points": len(dense.cloud.points),
+        "dense_points": len(dense.cloud.points),
+        "views": dense.views,
+        "views_used": len(qualities),
+        "orbit": dense.region.orbit,
+        "completeness": round(_mean([q.completeness for q in qualities.values()]), 4),
+        "completeness_per_view": completeness,
+        "mean_confidence": round(_mean([q.confidence for q in qualities.values()]), 4),
+        "seconds_per_phase": {name: round(value, 2) for name, value in dense.seconds.items()},
+    }
+
+
+def _warnings(dense: "Dense") -> tuple[Warning, ...]:
+    if _mean([q.completeness for q in dense.qualities.values()]) >= SPARSE_COMPLETENESS:
+        return ()
+    hint = "Use matt, textured surfaces, even light and more overlap."
+    return (Warning(code="SPARSE_SURFACE", message="Large parts of the photos could not be matched; the model may have holes.", hint=hint),)
