@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import psutil
@@ -26,7 +27,7 @@ from shared.storage import keys
 from shared.storage.minio import MinioStore
 from tests.support.builders import a_message, a_publication, a_slip, store_request
 from tests.support.eventually import eventually
-from tests.support.servers import S3Server
+from tests.support.servers import BrokerServer, S3Server
 
 STAGES = {"ingest": "FakeStage", "segmentation": "FakeSegmentation", "sfm": "FakeSfm"}
 BUCKET = "worker-processes"
@@ -186,6 +187,30 @@ async def test_a_worker_told_to_leave_hands_back_at_once(mesh: Mesh, tmp_path: P
     manifest = Manifest.model_validate_json(await mesh.store.get(keys.step_manifest(message.job_id, 0, "ingest")))
     assert (code, manifest.tries) == (0, 1)
     assert left_after_s < 5
+
+
+async def test_a_cut_connection_ends_the_child_and_the_step_is_done_once(mesh: Mesh, rabbitmq_server: BrokerServer, tmp_path: Path) -> None:
+    """The broker closes the consumer's connection while it computes: that computation ends, the redelivery completes the step."""
+    worker = mesh.worker("ingest")
+    await worker.ready()
+    message = slow(tmp_path)
+    await mesh.submit(message)
+    child = (await eventually(lambda: diary(tmp_path), 20))[0]
+
+    management = rabbitmq_server.management
+    cut = await eventually(lambda: [c["name"] for c in management.call("GET", "connections") if is_consumer_of(c, "ingest")], 20, 0.5)
+    for name in cut:
+        management.call("DELETE", f"connections/{quote(name)}")
+    await eventually(lambda: not psutil.pid_exists(child), 5)
+    await eventually(lambda: mesh.completed(message.job_id), 60)
+
+    assert len(diary(tmp_path)) == 2
+    assert len([name for name in await mesh.step_files(message) if name.endswith("manifest.json")]) == 2
+
+
+def is_consumer_of(connection: dict[str, Any], stage: str) -> bool:
+    name = str(connection.get("client_properties", {}).get("connection_name", ""))
+    return name.startswith(f"{stage}@") and name.endswith("#consume")
 
 
 async def test_an_idle_worker_leaves_at_once(mesh: Mesh) -> None:
