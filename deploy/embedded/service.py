@@ -14,7 +14,7 @@ from gateway.database.engine import create_engine
 from gateway.parts import Dependency
 from gateway.settings import GatewaySettings
 from services.webhooks.consumer import WebhookConsumer
-from services.webhooks.process import build_webhooks
+from services.webhooks.build import build_webhooks
 from services.webhooks.settings import WebhookSettings
 from shared.broker.memory import MemoryBroker
 from shared.contracts.routing import STAGES
