@@ -27,7 +27,10 @@ class Newer:
     times: int
 
 
-def read_message(delivery: Delivery, stage: str) -> StageMessage | Newer | Unreadable:
+ReadMessage = StageMessage | Newer | Unreadable
+
+
+def read_message(delivery: Delivery, stage: str) -> ReadMessage:
     """The message, or why there is none."""
     try:
         raw = json.loads(delivery.body)

@@ -11,7 +11,7 @@ from loguru import logger
 
 from shared.broker.headers import trace_id
 from shared.contracts.messages import StageMessage
-from shared.contracts.routing import HEADER_JOB, HEADER_NEWER, HEADER_STEP, stage_queue
+from shared.contracts.routing import HEADER_JOB, HEADER_NEWER, stage_queue
 from shared.errors import LeaseLost, MeshworkError
 from shared.ports import ArtifactStore, Broker, Delivery, Subscription
 from shared.runtime.child import ChildCompute
@@ -19,7 +19,7 @@ from shared.runtime.compute import Compute
 from shared.runtime.logging import task_context
 from shared.runtime.metrics import DELIVERIES, DEPENDENCY_UP, STAGE_BUSY
 from shared.runtime.patience import BROKER, STORE, Patience
-from shared.runtime.reading import Newer, Unreadable, read_message
+from shared.runtime.reading import Newer, ReadMessage, Unreadable, read_message
 from shared.runtime.settings import WorkerSettings
 from shared.runtime.settling import Settling
 from shared.runtime.tools import Tools
@@ -112,17 +112,18 @@ class StageWorker:
         patience = Patience(float("inf"), self._set_state, self._rng)
         settling = Settling(self._broker, delivery, patience)
         try:
-            with task_context(**_context(delivery, self._name)):
-                outcome = await self._while_held(delivery, settling)
+            message = read_message(delivery, self._name)
+            with task_context(**_context(delivery, message, self._name)):
+                outcome = await self._while_held(delivery, message, settling)
                 DELIVERIES.labels(self._name, outcome).inc()
                 logger.info("delivery settled: {}", outcome)
         finally:
             STAGE_BUSY.labels(self._name).set(0)
             self._idle.set()
 
-    async def _while_held(self, delivery: Delivery, settling: Settling) -> str:
+    async def _while_held(self, delivery: Delivery, message: ReadMessage, settling: Settling) -> str:
         """Runs the turn until it ends, the lease is lost, or the process must go. The child has ended when this returns."""
-        turn = asyncio.create_task(self._turn(delivery, settling))
+        turn = asyncio.create_task(self._turn(delivery, message, settling))
         lost = asyncio.create_task(delivery.wait_lease_lost())
         leaving = asyncio.create_task(self._leaving.wait())
         try:
@@ -139,12 +140,10 @@ class StageWorker:
                 task.cancel()
             await asyncio.gather(turn, lost, leaving, return_exceptions=True)
 
-    async def _turn(self, delivery: Delivery, settling: Settling) -> str:
-        message = read_message(delivery, self._name)
+    async def _turn(self, delivery: Delivery, message: ReadMessage, settling: Settling) -> str:
         try:
             if isinstance(message, StageMessage):
-                with task_context(job=message.job_id, attempt=str(message.attempt)):
-                    return await Turn(self._tools, delivery, message, settling).run()
+                return await Turn(self._tools, delivery, message, settling).run()
             if isinstance(message, Newer):
                 return await self._wait_for_upgrade(delivery, message, settling)
             return await self._give_up_unread(message, settling)
@@ -191,12 +190,9 @@ class StageWorker:
             self._set_state(name, True)
 
 
-def _context(delivery: Delivery, stage: str) -> dict[str, str | None]:
-    headers = delivery.headers
-    job, step = headers.get(HEADER_JOB), headers.get(HEADER_STEP)
-    return {
-        "job": None if job is None else str(job),
-        "stage": stage,
-        "step": None if step is None or step == stage else str(step),
-        "trace": trace_id(headers),
-    }
+def _context(delivery: Delivery, message: ReadMessage, stage: str) -> dict[str, str]:
+    """Every field is bound: in memory, a delivery's task inherits the context of whoever published it."""
+    job, attempt = str(delivery.headers.get(HEADER_JOB, "-")), "-"
+    if isinstance(message, StageMessage):
+        job, attempt = message.job_id, str(message.attempt)
+    return {"job": job, "stage": stage, "attempt": attempt, "trace": trace_id(delivery.headers) or "-"}
