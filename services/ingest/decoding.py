@@ -16,7 +16,7 @@ Image.MAX_IMAGE_PIXELS = None  # the limit is checked here, from the header, wit
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF")
 _ORIENTATION = 0x0112
-_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"avif"}
+_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 
 
 class UnusablePhotoError(Exception):
@@ -80,7 +80,8 @@ def _unpack(image: Image.Image) -> Decoded:
     upright = exif.get(_ORIENTATION, 1) in {0, 1}
     kind, mode = image.format, image.mode
     srgb = _is_srgb(image.info.get("icc_profile"))
-    pixels = _to_rgb(_to_srgb(image) if not srgb else image)
+    opaque = _on_white(image)
+    pixels = _to_rgb(opaque if srgb else _to_srgb(opaque, image.info["icc_profile"]))
     pixels = pixels if upright else _turned(pixels, exif)
     return Decoded(pixels, exif, kind == "JPEG" and mode == "RGB" and upright and srgb, kind in {"PNG", "TIFF"})
 
@@ -99,27 +100,33 @@ def _is_srgb(profile: bytes | None) -> bool:
         return True  # a broken profile says nothing
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     if image.mode not in {"RGB", "L", "CMYK"}:
         return image
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
     except (ImageCms.PyCMSError, OSError):
         return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to 8-bit RGB: 16 bit is scaled, transparency lies on white as a person would see it on a page."""
+    """Any opaque mode to 8-bit RGB; 16 bit is scaled."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, dtype=np.float32)
         top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else max(float(values.max(initial=0)), 1.0)
         return Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        page = Image.new("RGBA", rgba.size, "white")
-        page.alpha_composite(rgba)
-        return page.convert("RGB")
     return image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Transparency lies on white, as a person would see it on a page."""
+    transparent = image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or ("transparency" in image.info and not image.mode.startswith("I"))
+    if not transparent:
+        return image
+    rgba = image.convert("RGBA")
+    page = Image.new("RGBA", rgba.size, "white")
+    page.alpha_composite(rgba)
+    return page.convert("RGB")

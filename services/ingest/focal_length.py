@@ -1,16 +1,31 @@
 """The focal length that a photo's EXIF promises, in pixels of the upright photo."""
 
+import math
+
 from PIL import ExifTags, Image
 
 _IFD = ExifTags.IFD.Exif
 _INCH_MM, _CM_MM = 25.4, 10.0
-_FULL_FRAME_WIDTH_MM = 36.0
-# Sensor width in millimetres, from the makers' data sheets, for cameras that write no 35 mm equivalent.
+_FULL_FRAME_DIAGONAL_MM = 43.27  # the 35 mm equivalent compares diagonals (Exif 2.3, CIPA DCG-001), whatever the proportions
+# Sensor width in millimetres, from the makers' data sheets: for cameras that write no 35 mm equivalent, or round it to a whole number.
 _SENSOR_WIDTH_MM = {
     "nikon d3200": 23.2,
+    "nikon d5300": 23.5,
     "nikon d90": 23.6,
+    "nikon d750": 35.9,
+    "nikon d850": 35.9,
     "canon eos 5d mark ii": 36.0,
+    "canon eos 5d mark iii": 36.0,
+    "canon eos r5": 36.0,
+    "canon eos 80d": 22.5,
+    "canon eos rebel t3i": 22.3,
+    "ilce-7m3": 35.6,
+    "ilce-6000": 23.5,
+    "x-t3": 23.5,
+    "kodak z612 zoom digital camera": 5.76,
     "kodak easyshare v705": 5.744,
+    "fc6310": 13.2,
+    "fc220": 6.17,
 }
 _PLAUSIBLE = (0.3, 12.0)  # focal length by longest side: 117° to 5° across
 
@@ -26,7 +41,7 @@ def focal_length_px(exif: Image.Exif, width: int, height: int) -> float | None:
     sensor_mm = _SENSOR_WIDTH_MM.get(_camera(exif)[1].lower())
     candidates = (
         focal_mm / sensor_mm * longest if focal_mm and sensor_mm else 0.0,
-        equivalent_mm / _FULL_FRAME_WIDTH_MM * longest,
+        equivalent_mm / _FULL_FRAME_DIAGONAL_MM * math.hypot(width, height),
         _by_focal_plane(tags, focal_mm, longest),
     )
     return next((value for value in candidates if _PLAUSIBLE[0] * longest <= value <= _PLAUSIBLE[1] * longest), None)

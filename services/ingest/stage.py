@@ -69,7 +69,8 @@ def _accepted(workspace: Workspace, params: IngestParams, settings: IngestSettin
         except UnusablePhotoError as error:
             return error.code
         finally:
-            original.path.unlink(missing_ok=True)  # the disk need not hold everything twice
+            if original.path.is_relative_to(workspace.scratch):
+                original.path.unlink(missing_ok=True)  # the disk need not hold every download twice
 
     result = _Sorted()
     with ThreadPoolExecutor(_DECODERS) as pool:

@@ -24,6 +24,8 @@ class Photo:
     file: str
     width: int
     height: int
+    original_width: int  # of the photo as sent, upright
+    original_height: int
     focal_px: float | None
     camera_key: str | None
     sharpness: float
@@ -34,7 +36,8 @@ class Photo:
 
     def to_json(self) -> dict[str, Any]:
         """The entry as photos.json has it."""
-        return asdict(self) | {"exposure": {"overexposed": self.overexposed, "underexposed": self.underexposed}}
+        entry = asdict(self)
+        return entry | {"exposure": {"overexposed": entry.pop("overexposed"), "underexposed": entry.pop("underexposed")}}
 
 
 def make_working_image(original: Original, outputs: Path, params: IngestParams, max_megapixels: float) -> Photo:
@@ -50,6 +53,8 @@ def make_working_image(original: Original, outputs: Path, params: IngestParams, 
         file=file,
         width=image.width,
         height=image.height,
+        original_width=decoded.image.width,
+        original_height=decoded.image.height,
         focal_px=focal_length_px(decoded.exif, image.width, image.height),
         camera_key=camera_key(decoded.exif, image.width, image.height),
         sharpness=round(quality.sharpness, 3),

@@ -12,7 +12,7 @@ import pycolmap
 
 import os
 
-pycolmap.logging.minloglevel = 2  # errors only: progress and results are told by the stage
+pycolmap.logging.minloglevel = 3  # its errors are expected outcomes of an attempt here; real ones are raised
 pycolmap.logging.logtostderr = True  # no log files in the system's temporary folder
 cv2.setNumThreads(1)  # photos are spread over threads instead; the order of results stays the same
 

@@ -26,6 +26,14 @@ class Resolution:
     use_masks: bool
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What an attempt had to go by."""
+
+    linked_pairs: int
+    capped: bool  # features were left out for their number
+
+
 @dataclass
 class Search:
     """The state of the ladder: what was tried and what was found."""
@@ -54,10 +62,9 @@ class Search:
 def climb(search: Search, reduction: int) -> None:
     """Tries incremental, global and relaxed mapping at the first resolution, then again at the second."""
     first, second = resolutions(search.params, reduction, any(photo.mask for photo in search.photos))
-    capped = attempt(search, first, "first", (0.0, 0.55))
-    if search.good_enough() or (not capped and not gains(search.photos, first, second)):
-        return
-    attempt(search, second, "second", (0.55, 1.0))
+    seen = attempt(search, first, "first", (0.0, 0.55))
+    if not search.good_enough() and worth_a_second(search.photos, first, second, seen):
+        attempt(search, second, "second", (0.55, 1.0))
 
 
 def resolutions(params: SfmParams, reduction: int, masked: bool) -> tuple[Resolution, Resolution]:
@@ -68,14 +75,16 @@ def resolutions(params: SfmParams, reduction: int, masked: bool) -> tuple[Resolu
     return first, second
 
 
-def gains(photos: list[Photo], first: Resolution, second: Resolution) -> bool:
-    """Whether the second try sees anything that the first did not."""
+def worth_a_second(photos: list[Photo], first: Resolution, second: Resolution, seen: Seen) -> bool:
+    """Whether the second try sees anything that the first did not, of photos that have anything to do with each other."""
+    if first.use_masks and not second.use_masks:
+        return True
     sharper = any(feature_scale(photo, second.image_size) > feature_scale(photo, first.image_size) for photo in photos)
-    return sharper or first.use_masks != second.use_masks
+    return seen.linked_pairs > 0 and (sharper or seen.capped)
 
 
-def attempt(search: Search, resolution: Resolution, name: str, span: tuple[float, float]) -> bool:
-    """One try with new features. Returns whether features were left out for their number."""
+def attempt(search: Search, resolution: Resolution, name: str, span: tuple[float, float]) -> Seen:
+    """One try with new features."""
     start, end = span
 
     def part(low: float, high: float, message: str) -> Callable[[float], None]:
@@ -88,10 +97,11 @@ def attempt(search: Search, resolution: Resolution, name: str, span: tuple[float
     write_database(database, search.photos, search.groups, features)
     pairs = select_pairs(features, search.params)
     match_pairs(database, search.photos, pairs, scale, search.params.random_seed, part(0.4, 0.8, "matching photos"))
-    if count_linked_pairs(database) >= 2:
+    seen = Seen(count_linked_pairs(database), any(f.capped for f in features))
+    if seen.linked_pairs:
         task = mapping_task(search, database, scale, name, part(0.8, 1.0, "placing cameras"))
         _map(search, task, name, scale, counts)
-    return any(f.capped for f in features)
+    return seen
 
 
 def _map(search: Search, task: MappingTask, name: str, scale: float, counts: list[int]) -> None:

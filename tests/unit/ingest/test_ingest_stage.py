@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -210,7 +211,7 @@ def test_too_few_photos_fail_with_every_reason(tmp_path: Path) -> None:
 
 
 def test_focal_length_comes_from_exif_in_pixels_of_the_working_image(tmp_path: Path) -> None:
-    """A 35 mm equivalent of 36 mm is one longest side; reducing the photo reduces it."""
+    """A 35 mm equivalent of 43.27 mm is one diagonal; reducing the photo reduces it."""
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "Maker", "Model"
     exif.get_ifd(0x8769)[0xA405] = 36
@@ -218,5 +219,71 @@ def test_focal_length_comes_from_exif_in_pixels_of_the_working_image(tmp_path: P
     workspace, _ = uploaded(tmp_path, files, max_image_size=800)
     photo = photos_of(workspace)[0]
     assert (photo["width"], photo["height"]) == (800, 600)
-    assert photo["focal_px"] == pytest.approx(800)
+    assert photo["focal_px"] == pytest.approx(1000 * 36 / 43.27)
     assert len({photo["camera_key"] for photo in photos_of(workspace)}) == 1
+
+
+def test_transparency_lies_on_white_and_other_colour_spaces_become_srgb(tmp_path: Path) -> None:
+    """What a person would see on a white page is what later steps see."""
+    clear = np.dstack([sharp_pixels(1), np.zeros((480, 640), np.uint8)])
+    clear[:240, :, 3] = 255
+    lab = Image.fromarray(sharp_pixels(2)).convert("CMYK")
+    cmyk = io.BytesIO()
+    lab.save(cmyk, "JPEG", quality=95)
+    files = {"clear.png": encoded(clear, "PNG"), "cmyk.jpg": cmyk.getvalue(), "plain.jpg": encoded(sharp_pixels(3))}
+    workspace, reasons = uploaded(tmp_path, files)
+    assert set(reasons.values()) == {None}
+    images = [np.asarray(Image.open(workspace.outputs / photo["file"])).astype(int) for photo in photos_of(workspace)]
+    assert (images[0][240:] == 255).all()
+    np.testing.assert_array_equal(images[0][:240], sharp_pixels(1)[:240])
+    assert np.abs(images[1] - sharp_pixels(2)).mean() < 8  # JPEG of sharp edges
+
+
+def test_formats_that_are_not_promised_are_refused(tmp_path: Path) -> None:
+    """Pillow could read them; every reader is a way in, so only five are open."""
+    files = {f"{kind}.jpg": encoded(sharp_pixels(1), kind) for kind in ("BMP", "GIF", "PPM", "TGA", "ICO", "JPEG2000")}
+    _, reasons = uploaded(tmp_path, files)
+    assert set(reasons.values()) == {"NOT_AN_IMAGE"}
+
+
+def test_larger_photos_are_reduced_and_their_own_size_is_remembered(tmp_path: Path) -> None:
+    """Later steps need no original; who wants its pixels knows the factor. A turned photo's size is that of the upright one."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    files = {f"{seed}.jpg": encoded(sharp_pixels(seed, (1600, 1200)), exif=exif) for seed in range(3)}
+    workspace, _ = uploaded(tmp_path, files, max_image_size=800)
+    sizes = {(p["width"], p["height"], p["original_width"], p["original_height"]) for p in photos_of(workspace)}
+    assert sizes == {(600, 800, 1200, 1600)}
+
+
+def test_uploads_stay_where_they_are(tmp_path: Path) -> None:
+    """A folder can be run by hand twice."""
+    files = {f"{seed}.jpg": encoded(sharp_pixels(seed)) for seed in range(3)}
+    workspace, _ = uploaded(tmp_path, files)
+    assert len(list(workspace.inputs("images").iterdir())) == 3
+
+
+def test_a_server_that_never_answers_costs_its_photo_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of one photo is limited; the others go on."""
+    monkeypatch.setenv("MESHWORK_ALLOWED_PRIVATE_NETWORKS", "127.0.0.1/32")
+    monkeypatch.setenv("MESHWORK_PHOTO_TIMEOUT", "PT0.5S")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/late.jpg"
+        good = {f"{seed}.jpg": encoded(sharp_pixels(seed)) for seed in range(3)}
+        workspace = workspace_of(
+            tmp_path, [ImageSource(name="late.jpg", url=url), *(ImageSource(name=name, key=f"k/{name}") for name in good)]
+        )
+        workspace.inputs("images").mkdir(parents=True)
+        for index, (name, data) in enumerate(good.items()):
+            (workspace.inputs("images") / f"{index + 1:03d}_{name}").write_bytes(data)
+        report = IngestStage().run(workspace, IngestParams())
+    assert {verdict.name: verdict.reason for verdict in report.images} == {"late.jpg": "TIMED_OUT"} | dict.fromkeys(good)
+
+
+def test_real_photos_are_kept_and_their_focal_length_is_known(tmp_path: Path, real_photos: Path) -> None:
+    """Hand-held photos of a calm scene are not taken for blurred ones; the D3200's sensor gives the focal length within 1 %."""
+    files = {path.name: path.read_bytes() for path in sorted((real_photos / "banana" / "images").iterdir())[:4]}
+    workspace, reasons = uploaded(tmp_path, files, max_image_size=1000)
+    assert reasons == dict.fromkeys(files)
+    for photo in photos_of(workspace):
+        assert photo["focal_px"] / 1000 == pytest.approx(5205 / 3008, rel=0.01)  # found by self-calibration at full size
