@@ -1,0 +1,1 @@
+"""Structure from motion: where each photo was taken, and with which lens."""
