@@ -7,6 +7,7 @@ A crash between carrying out and marking repeats the row: every effect is one th
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -25,6 +26,7 @@ from shared.ports import ArtifactStore, Broker
 # Two lanes, so that a broker that is away does not keep work from being stopped.
 STORE_KINDS = ("stop", "purge")
 BROKER_KINDS = ("publish", "webhook", "replay")
+_GIVE_BACK_S = 2.0
 _BROKEN_ROW_PAUSE = timedelta(seconds=30)  # a row that fails by itself: others go on, it is tried again
 
 
@@ -130,7 +132,11 @@ class _Lane:
             claims = await outbox.claim(rows, self._owner, self.kinds, self._settings.at_once, self._settings.lease)
         if not claims:
             return 0
-        outcomes = await asyncio.gather(*(self._carrier.carry_out(claimed) for claimed in claims), return_exceptions=True)
+        try:
+            outcomes = await asyncio.gather(*(self._carrier.carry_out(claimed) for claimed in claims), return_exceptions=True)
+        except asyncio.CancelledError:
+            await self._give_back(claims)
+            raise
         results = list(zip(claims, outcomes, strict=True))
         done = [claimed for claimed, outcome in results if outcome is None]
         away = [claimed for claimed, outcome in results if isinstance(outcome, DependencyUnavailable)]
@@ -143,6 +149,12 @@ class _Lane:
             if outcome is not None:
                 logger.error("row {} ({}) of job {} failed: {!r}", claimed.id, claimed.kind, claimed.job_id, outcome)
         return len(done)
+
+    async def _give_back(self, claims: list[Claim]) -> None:
+        """We are being stopped: the next relay need not wait for our leases to end. Where that fails, it does."""
+        with contextlib.suppress(DependencyUnavailable, TimeoutError):
+            async with asyncio.timeout(_GIVE_BACK_S), self._database.write() as rows:
+                await outbox.release(rows, claims)
 
     async def _mark(self, rows: Rows, done: list[Claim], away: list[Claim], broken: list[Claim]) -> None:
         if done:

@@ -1,34 +1,62 @@
 """The order in which waiting jobs are let in: high priority first, then round-robin over tenants.
 
-A tenant's n-th waiting job has turn (jobs it has in flight) + n; the lowest turn goes next, so that a tenant with a
-thousand jobs waits for one with a single job, and nobody needs to remember whose turn it was.
+A tenant's n-th waiting job has turn (jobs it has in flight) + n; the lowest turn goes next, of equal turns the tenant first by
+name. So a tenant with a thousand jobs waits for one with a single job, and nobody needs to remember whose turn it was. The order
+follows from counts per tenant: ten thousand waiting jobs are counted in an index, never sorted.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from heapq import merge
+from itertools import islice
 
-from sqlalchemy import ColumnElement, Subquery, and_, func, select, union_all, update
+from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_, union_all, update
 
 from gateway.database.engine import Rows
-from gateway.database.models import Job, OutboxRow
-from gateway.database.records import UNFINISHED
-
-_WAITING: ColumnElement[bool] = and_(Job.status == "queued", Job.admitted_at.is_(None))
-_IN_FLIGHT: ColumnElement[bool] = and_(Job.status.in_(UNFINISHED), Job.admitted_at.is_not(None))
+from gateway.database.models import IN_FLIGHT, WAITING, Job, OutboxRow, UtcDateTime
 
 
-def waiting_jobs() -> Subquery:
-    """Jobs not let in yet: id, turn (from 1), and place in the order (from 1)."""
-    load = select(Job.tenant, func.count().label("jobs")).where(_IN_FLIGHT).group_by(Job.tenant).subquery()
-    within = func.row_number().over(partition_by=Job.tenant, order_by=(Job.priority.desc(), Job.created_at, Job.id))
-    turns = (
-        select(Job.id, Job.priority, Job.created_at, (within + func.coalesce(load.c.jobs, 0)).label("turn"))
-        .outerjoin(load, load.c.tenant == Job.tenant)
-        .where(_WAITING)
-        .subquery()
-    )
-    place = func.row_number().over(order_by=(turns.c.priority.desc(), turns.c.turn, turns.c.created_at, turns.c.id))
-    return select(turns.c.id, turns.c.turn, place.label("place")).subquery()
+@dataclass(frozen=True)
+class Line:
+    """Who waits: jobs in flight by tenant, waiting jobs by (tenant, priority)."""
+
+    loads: Counter[str]
+    waiting: Counter[tuple[str, int]]
+
+    def _higher(self, tenant: str, priority: int) -> int:
+        return sum(count for (each, p), count in self.waiting.items() if each == tenant and p > priority)
+
+    def place_of(self, tenant: str, priority: int, before: int) -> int:
+        """The place (from 1) of the job before which `before` jobs of its tenant and priority wait."""
+        turn = self.loads[tenant] + self._higher(tenant, priority) + before + 1
+        ahead = sum(count for (_, p), count in self.waiting.items() if p > priority)
+        for (each, p), count in self.waiting.items():
+            if p == priority:
+                last_turn = turn if each < tenant else turn - 1
+                ahead += min(count, max(0, last_turn - self.loads[each] - self._higher(each, p)))
+        return ahead + 1
+
+    def next_in(self, in_flight: int, limit: int) -> list[tuple[str, int]]:
+        """(tenant, priority) of whom to let in next, in order; who they are is a matter of age."""
+        chosen: list[tuple[str, int]] = []
+        for priority in sorted({p for _, p in self.waiting}, reverse=True):
+            turns = [self._turns(tenant, priority, in_flight) for tenant, p in self.waiting if p == priority]
+            chosen += [(tenant, priority) for _, tenant in islice(merge(*turns), limit - len(chosen))]
+        return chosen
+
+    def _turns(self, tenant: str, priority: int, in_flight: int) -> list[tuple[int, str]]:
+        first = self.loads[tenant] + self._higher(tenant, priority) + 1
+        last = min(first + self.waiting[tenant, priority] - 1, in_flight)
+        return [(turn, tenant) for turn in range(first, last + 1)]
+
+
+async def the_line(rows: Rows) -> Line:
+    """Who waits now."""
+    loads = await rows.session.execute(select(Job.tenant, func.count()).where(IN_FLIGHT).group_by(Job.tenant))
+    waiting = await rows.session.execute(select(Job.tenant, Job.priority, func.count()).where(WAITING).group_by(Job.tenant, Job.priority))
+    return Line(Counter({row[0]: row[1] for row in loads}), Counter({(tenant, priority): n for tenant, priority, n in waiting}))
 
 
 async def admit(rows: Rows, in_flight: int, limit: int) -> int:
@@ -36,12 +64,11 @@ async def admit(rows: Rows, in_flight: int, limit: int) -> int:
 
     Returns how many. Replicas that do this at once let each job in once.
     """
-    waiting = waiting_jobs()
-    query = select(waiting.c.id).where(waiting.c.turn <= in_flight).order_by(waiting.c.place).limit(limit)
-    chosen = list(await rows.session.scalars(query))
+    places = (await the_line(rows)).next_in(in_flight, limit)
+    chosen = await _oldest(rows, places)
     if not chosen:
         return 0
-    locked = await rows.session.scalars(select(Job).where(Job.id.in_(chosen), _WAITING).order_by(Job.id).with_for_update())
+    locked = await rows.session.scalars(select(Job).where(Job.id.in_(chosen), WAITING).order_by(Job.id).with_for_update())
     admitted = sorted(locked, key=lambda job: chosen.index(job.id))
     for place, job in enumerate(admitted):
         job.last_news_at = rows.now
@@ -51,20 +78,45 @@ async def admit(rows: Rows, in_flight: int, limit: int) -> int:
     return len(admitted)
 
 
-async def queue_positions(rows: Rows, job_ids: Sequence[str]) -> dict[str, int]:
+async def _oldest(rows: Rows, places: Sequence[tuple[str, int]]) -> list[str]:
+    """For each place the oldest job of that tenant and priority that has none yet."""
+    by_group: dict[tuple[str, int], list[str]] = {}
+    for (tenant, priority), count in Counter(places).items():
+        query = select(Job.id).where(WAITING, Job.tenant == tenant, Job.priority == priority).order_by(Job.created_at, Job.id).limit(count)
+        by_group[tenant, priority] = list(await rows.session.scalars(query))
+    return [by_group[place].pop(0) for place in places if by_group[place]]
+
+
+async def queue_positions(rows: Rows, jobs: Sequence[Job]) -> dict[str, int]:
     """Places from 1 in the order of admission, for those of the jobs that are queued; jobs let in but not begun come first."""
-    if not job_ids:
+    queued = [job for job in jobs if job.status == "queued"]
+    if not queued:
         return {}
-    entered = (
-        select(Job.id, func.row_number().over(order_by=(Job.admitted_at, Job.id)).label("place"))
-        .where(Job.status == "queued", Job.admitted_at.is_not(None))
-        .subquery()
-    )
-    ahead = select(func.count()).select_from(entered).scalar_subquery()
-    waiting = waiting_jobs()
-    places = union_all(
-        select(entered.c.id, entered.c.place.label("place")),
-        select(waiting.c.id, (waiting.c.place + ahead).label("place")),
-    ).subquery()
-    found = await rows.session.execute(select(places.c.id, places.c.place).where(places.c.id.in_(job_ids)))
-    return {row.id: int(row.place) for row in found}
+    before = await _counts(rows, [_those_before(job) for job in queued] + [_entered()])
+    line, entered = await the_line(rows), before[-1]
+    return {
+        job.id: count + 1 if job.admitted_at is not None else entered + line.place_of(job.tenant, job.priority, count)
+        for job, count in zip(queued, before, strict=False)
+    }
+
+
+async def _counts(rows: Rows, queries: Sequence[Select[int]]) -> list[int]:
+    numbered = [query.add_columns(literal(number).label("number")) for number, query in enumerate(queries)]
+    found = {number: count for count, number in await rows.session.execute(union_all(*numbered))}
+    return [int(found[number]) for number in range(len(queries))]
+
+
+def _entered() -> Select[int]:
+    return select(func.count()).select_from(Job).where(IN_FLIGHT, Job.status == "queued")
+
+
+def _those_before(job: Job) -> Select[int]:
+    """How many are before it: of those let in, or of its tenant and priority."""
+    if job.admitted_at is not None:
+        return _entered().where(_is_before(Job.admitted_at, job.admitted_at, job.id))
+    mine = (WAITING, Job.tenant == job.tenant, Job.priority == job.priority)
+    return select(func.count()).select_from(Job).where(*mine, _is_before(Job.created_at, job.created_at, job.id))
+
+
+def _is_before(column: object, moment: object, job_id: str) -> ColumnElement[bool]:
+    return tuple_(column, Job.id) < tuple_(literal(moment, UtcDateTime), literal(job_id))  # type: ignore[arg-type,no-any-return]

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, DateTime, Dialect, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -37,6 +37,12 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
+# Conditions of partial indexes and of the queries that use them, spelt once: a planner compares them by their text.
+_WAITING = "status = 'queued' AND admitted_at IS NULL"
+_IN_FLIGHT = "status IN ('queued', 'processing') AND admitted_at IS NOT NULL"
+WAITING = text(_WAITING)  # not let in yet by the relay
+IN_FLIGHT = text(_IN_FLIGHT)
+
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -53,6 +59,8 @@ class Job(Base):
         Index("ix_jobs_listing", "tenant", "created_at", "id"),
         Index("ix_jobs_status", "status", "last_news_at"),
         Index("ix_jobs_finished", "finished_at"),
+        Index("ix_jobs_waiting", "tenant", "priority", "created_at", "id", postgresql_where=WAITING, sqlite_where=WAITING),
+        Index("ix_jobs_in_flight", "tenant", "status", postgresql_where=IN_FLIGHT, sqlite_where=IN_FLIGHT),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)  # uuid4

@@ -168,7 +168,8 @@ class JobRepository:
     async def queue_position(self, job_id: str) -> int | None:
         """The job's place in the order of admission, from 1; None unless it is queued."""
         async with self._database.read() as rows:
-            return (await queue_positions(rows, [job_id])).get(job_id)
+            job = await rows.session.get(Job, job_id)
+            return (await queue_positions(rows, [job] if job else [])).get(job_id)
 
     async def _winner(self, new: NewJob, purge: bool = False) -> InsertedJob | None:
         """The earlier job of this idempotency key, if any; `purge` removes the upload that lost against it."""
@@ -196,5 +197,5 @@ async def _locked(rows: Rows, tenant: str, job_id: str) -> Job:
 
 async def _with_steps(rows: Rows, found: Sequence[Job]) -> list[JobRecord]:
     steps = await jobs.steps_by_job(rows, [job.id for job in found])
-    positions = await queue_positions(rows, [job.id for job in found if job.status == "queued"])
+    positions = await queue_positions(rows, found)
     return [JobRecord(job, tuple(steps.get(job.id, ())), positions.get(job.id)) for job in found]

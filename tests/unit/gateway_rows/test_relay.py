@@ -1,5 +1,6 @@
 """The relay between rows, store and broker."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -256,3 +257,24 @@ async def test_messages_are_claim_checks(database: Database, relay: Relay, broke
 def test_a_lease_outlives_what_is_done_under_it() -> None:
     """A publish may take 30 s, and the store is written before it."""
     assert relay_settings().lease >= timedelta(seconds=60)
+
+
+async def test_a_relay_that_is_stopped_gives_its_rows_back(database: Database, store: DirectoryStore, broker: MemoryBroker) -> None:
+    """Another one works them at once, without waiting for leases to end."""
+    stuck = StuckBroker()
+    stopping = Relay(database, stuck, store, relay_settings())
+    await stopping.start()
+    await insert(database)
+    await eventually(lambda: stuck.reached)
+    await stopping.stop()
+    assert await Relay(database, broker, store, relay_settings()).run_once() == 1
+
+
+class StuckBroker(MemoryBroker):
+    """Never confirms."""
+
+    reached = False
+
+    async def publish(self, publication: Publication) -> None:
+        self.reached = True
+        await asyncio.Event().wait()

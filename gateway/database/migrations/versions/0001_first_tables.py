@@ -54,6 +54,10 @@ def _jobs() -> None:
     op.create_index("ix_jobs_listing", "jobs", ["tenant", "created_at", "id"])
     op.create_index("ix_jobs_status", "jobs", ["status", "last_news_at"])
     op.create_index("ix_jobs_finished", "jobs", ["finished_at"])
+    waiting = sa.text("status = 'queued' AND admitted_at IS NULL")
+    in_flight = sa.text("status IN ('queued', 'processing') AND admitted_at IS NOT NULL")
+    op.create_index("ix_jobs_waiting", "jobs", ["tenant", "priority", "created_at", "id"], postgresql_where=waiting, sqlite_where=waiting)
+    op.create_index("ix_jobs_in_flight", "jobs", ["tenant", "status"], postgresql_where=in_flight, sqlite_where=in_flight)
 
 
 def _steps() -> None:
