@@ -41,8 +41,6 @@ serve: setup ## the embedded mode in the foreground: PORT=8000 DATA=folder
 up: ## the full mesh: containers where Docker answers, else native processes
 	@if docker info >/dev/null 2>&1; then deploy/docker/compose.sh; else $(MAKE) --no-print-directory servers && $(RUN) -m deploy.native up; fi
 
-
-
 down: ## end the mesh; data stays
 	@if docker info >/dev/null 2>&1; then $(COMPOSE) down; else $(RUN) -m deploy.native down; fi
 
@@ -51,7 +49,7 @@ logs: ## follow the logs; S="sfm mvs" for some services
 
 scale: ## replicas of a service: make scale mvs=3
 	@test -n "$(SCALES)" || { echo "say which: make scale mvs=3"; exit 2; }
-	@if docker info >/dev/null 2>&1; then $(COMPOSE) up -d --no-recreate $(foreach s,$(SCALES),--scale $(s)) ; else $(RUN) -m deploy.native scale $(SCALES); fi
+	@if docker info >/dev/null 2>&1; then $(COMPOSE) scale $(SCALES); else $(RUN) -m deploy.native scale $(SCALES); fi
 
 test: servers lint types imports ## everything that CI runs
 	$(RUN) -m pytest
@@ -75,7 +73,8 @@ acceptance: servers ## the customer's tests against the embedded mode and the na
 	$(RUN) -m deploy.acceptance "$(SHARED)/acceptance" --mode mesh
 
 generate: setup ## files that are made from code: JSON Schemas, broker definitions, AsyncAPI
-	$(RUN) -m deploy.generate
+	$(RUN) -m deploy.generate_schemas
+	$(RUN) -m shared.broker.generate
 
 clean: ## remove what was made here
 	rm -rf $(VENV) .demo .meshwork .mypy_cache .ruff_cache .pytest_cache

@@ -9,16 +9,36 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.settings import GatewaySettings
+from services.ingest.settings import IngestSettings
+from services.segmentation.settings import SegmentationSettings
+from services.webhooks.settings import WebhookSettings
 from shared.contracts.routing import STAGES
+from shared.runtime.settings import WorkerSettings
+from shared.settings import SharedSettings
 from tests.support.containers import MINIO_IMAGE, POSTGRES_IMAGE, RABBITMQ_IMAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("gateway", "webhooks", *STAGES)
 FILES = ("local.yml", "production.yml")
+# What each process reads from its environment.
+SETTINGS: dict[str, tuple[type[SharedSettings], ...]] = {
+    "gateway": (GatewaySettings,),
+    "webhooks": (WebhookSettings,),
+    **dict.fromkeys(STAGES, (WorkerSettings,)),
+    "ingest": (WorkerSettings, IngestSettings),
+    "segmentation": (WorkerSettings, SegmentationSettings),
+}
+# The image decides these, or nobody but a test has a reason to.
+NOT_FOR_OPERATORS = {
+    "MESHWORK_" + name.upper()
+    for name in ("host", "port", "health_host", "health_port", "work_dir", "memory_check_s", "stop_poll_s", "dependency_check_s")
+} | {"MESHWORK_BLOCKED_LOOP_WARN_S", "MESHWORK_BLOCKED_LOOP_EXIT_S"}
 
 
 def compose(name: str) -> dict[str, Any]:
-    return yaml.safe_load((ROOT / name).read_text())
+    content: dict[str, Any] = yaml.safe_load((ROOT / name).read_text())
+    return content
 
 
 def variables(name: str) -> set[str]:
@@ -56,6 +76,30 @@ def test_every_variable_is_documented(name: str) -> None:
     """.env.example lists each variable that a compose file reads or sets."""
     documented = set(re.findall(r"MESHWORK_[A-Z0-9_]+", (ROOT / ".env.example").read_text()))
     assert variables(name) - documented == set()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("service", OURS)
+def test_every_setting_reaches_its_process(service: str, name: str) -> None:
+    """A container gets the variables that its settings have, all that an operator may want to set, and no others."""
+    given = set(compose(name)["services"][service]["environment"])
+    fields = {field for settings in SETTINGS[service] for field in settings.model_fields}
+    own = fields - set(SharedSettings.model_fields)
+    assert given - {f"MESHWORK_{field.upper()}" for field in fields} == set()
+    assert {f"MESHWORK_{field.upper()}" for field in own} - given - NOT_FOR_OPERATORS == set()
+
+
+def requirements(path: str) -> set[str]:
+    """The lines that name a package, in one spelling and without extras."""
+    lines = (ROOT / path).read_text().splitlines()
+    return {re.sub(r"\[.*\]", "", line).lower().replace("_", "-") for line in lines if line and not line.startswith(("#", "-r "))}
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_service_installs_what_was_tested(service: str) -> None:
+    """Each requirement is pinned, to the version in constraints.txt."""
+    own = "gateway" if service == "gateway" else f"services/{service}"
+    assert (requirements(f"{own}/requirements.txt") | requirements("shared/requirements.txt")) - requirements("constraints.txt") == set()
 
 
 def test_only_the_gateway_and_the_store_listen_on_the_host_in_production() -> None:
