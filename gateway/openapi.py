@@ -41,4 +41,13 @@ def _document(app: FastAPI) -> dict[str, Any]:
         if path.startswith("/api/"):
             for operation in item.values():
                 operation["security"] = [{name: []} for name in _KEYS]
+                _drop_default_422(operation["responses"])
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
     return document
+
+
+def _drop_default_422(responses: dict[str, Any]) -> None:
+    """The framework's own shape of a validation error, which is never sent: routes that may answer 422 say so themselves."""
+    if "application/json" in responses.get("422", {}).get("content", {}):
+        del responses["422"]

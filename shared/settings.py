@@ -20,7 +20,7 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 class SharedSettings(BaseSettings):
     """One field per variable; `.env.example` lists them with their defaults and why."""
 
-    model_config = SettingsConfigDict(env_prefix="MESHWORK_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="MESHWORK_", extra="ignore", env_ignore_empty=True)
 
     environment: str = "development"  # "production" refuses sample secrets
     log_level: str = "INFO"

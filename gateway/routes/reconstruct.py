@@ -43,7 +43,12 @@ def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
 def _form_body() -> dict[str, Any]:
     properties = {
         IMAGES: {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "The photos, one part each."},
-        REQUEST: {"type": "string", "contentMediaType": "application/json", "contentSchema": UploadRequest.model_json_schema()},
+        REQUEST: {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": UploadRequest.model_json_schema(),
+            "description": "What is asked for: the same JSON as for links, without `image_urls`.",
+        },
     }
     schema = {"type": "object", "required": [IMAGES], "properties": properties}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

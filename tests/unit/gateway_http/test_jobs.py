@@ -78,20 +78,24 @@ async def test_pages_walk_every_job_once(api: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "query, field",
-    [("limit=0", "limit"), ("limit=-1", "limit"), (f"limit={10**20}", "limit"), ("limit=x", "limit"), ("limit=101", "limit")]
-    + [
-        ("cursor=x", "cursor"),
-        ("cursor=%00", "cursor"),
-        ("cursor=" + "x" * 300, "cursor"),
-        ("cursor=%F0%9F", "cursor"),
-        ("status=odd", "status"),
+    "query",
+    [
+        "limit=0",
+        "limit=-1",
+        f"limit={10**20}",
+        "limit=x",
+        "limit=101",
+        "cursor=x",
+        "cursor=%00",
+        "cursor=" + "x" * 300,
+        "cursor=%F0%9F",
+        "status=odd",
     ],
 )
-async def test_an_odd_query_is_named(api: httpx.AsyncClient, query: str, field: str) -> None:
+async def test_an_odd_query_is_named(api: httpx.AsyncClient, query: str) -> None:
     """422 with the query's path."""
     problem = assert_problem(await api.get(f"/api/v1/jobs?{query}"), 422, "VALIDATION_FAILED")
-    assert problem["errors"][0]["loc"] == ["query", field]
+    assert problem["errors"][0]["loc"] == ["query", query.partition("=")[0]]
 
 
 async def test_a_listing_can_be_narrowed(api: httpx.AsyncClient) -> None:
