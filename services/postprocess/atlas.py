@@ -18,7 +18,9 @@ from services.postprocess.texel_kernels import rasterise
 
 GUTTER_PX = 8  # between charts, so that mip levels and JPEG blocks do not mix them
 MAX_STRETCH = 0.33
-FACES_PER_PARTITION = 25_000  # UVAtlas grows faster than linearly; parts of this size keep it in seconds
+# UVAtlas measures distances within a part: 12,000 faces in one part took 19 s, in eight 1.5 s, with smaller stretch.
+FACES_PER_PARTITION = 8_000
+MIN_PARTITIONS = 4
 
 Float32 = NDArray[np.float32]
 
@@ -50,7 +52,7 @@ def unwrap(mesh: Mesh, size: int) -> Float32:
 
 def _uvatlas(mesh: Mesh, size: int) -> Float32:
     tensor = o3d.t.geometry.TriangleMesh.from_legacy(mesh.legacy())
-    partitions = max(1, round(len(mesh.faces) / FACES_PER_PARTITION))
+    partitions = max(MIN_PARTITIONS, round(len(mesh.faces) / FACES_PER_PARTITION))
     with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
         tensor.compute_uvatlas(size=size, gutter=GUTTER_PX, max_stretch=MAX_STRETCH, parallel_partitions=partitions)
     uv = np.asarray(tensor.triangle.texture_uvs.numpy(), np.float32)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from services.postprocess.capture import Camera, Cloud, Floats
 from services.postprocess.focus import Focus
@@ -13,6 +14,9 @@ from services.postprocess.support_plane import Plane, find_support_plane
 
 GRID = 96  # cells along the longest side when points are grouped
 SIDE_SHARE = 0.05  # a further cluster is kept when it has this share of the main one's points and lies close to it
+LIKE_GROUND = 0.94  # cosine of a normal to the plane's: 20 degrees
+NEIGHBOURS = 8
+STRAY = 2.2  # times the median distance to the eighth neighbour; 99 % of a good cloud is below 1.9
 PLANE_MARGIN = 3.5  # noise levels above the plane that count as the object
 
 
@@ -41,13 +45,28 @@ def isolate(cloud: Cloud, focus: Focus, seed: int, close_underside: bool) -> Sub
     plane = find_support_plane(cloud, focus, radius, seed)
     near = np.linalg.norm(cloud.points - focus.point, axis=1) < radius
     margin = plane_margin(plane)
-    above = near if plane is None else near & (plane.height(cloud.points) > margin)
-    indices = np.flatnonzero(above)
+    indices = np.flatnonzero(near if plane is None else near & above(cloud, plane, margin))
     kept = cloud.select(indices[main_cluster(cloud.points[indices], focus.point)])
+    kept = without_strays(kept)
     if plane is None or not close_underside or len(kept) == 0:
         return Subject(kept, _nothing(), plane, True)
     ground = cloud.select(near & (np.abs(plane.height(cloud.points)) <= margin))
     return Subject(kept, footprint(kept, ground, plane, margin), plane, True)
+
+
+def above(cloud: Cloud, plane: Plane, margin: float) -> NDArray[np.bool_]:
+    """Which points are above the plane. Near it, what faces up like the ground is the tail of the ground's noise."""
+    height = plane.height(cloud.points)
+    like_ground = cloud.normals @ plane.normal > LIKE_GROUND
+    return np.asarray(height > np.where(like_ground, 3 * margin, margin))
+
+
+def without_strays(cloud: Cloud) -> Cloud:
+    """The cloud without points that are far from their neighbours by the measure of the others."""
+    if len(cloud) <= NEIGHBOURS:
+        return cloud
+    distance = cKDTree(cloud.points).query(cloud.points, k=NEIGHBOURS + 1, workers=2)[0][:, -1]
+    return cloud.select(distance < STRAY * np.median(distance))
 
 
 def plane_margin(plane: Plane | None) -> float:
@@ -83,15 +102,13 @@ def main_cluster(points: Floats, focus: Floats) -> NDArray[np.int64]:
         return np.arange(len(points))
     sizes = np.bincount(label, minlength=groups + 1).astype(float)
     sizes[0] = 0
-    reach = np.array([_distance_to(points[label == i], focus) if sizes[i] else np.inf for i in range(groups + 1)])
+    sizeable = np.flatnonzero(sizes >= SIDE_SHARE * sizes.max())
     scale = float((high - low).max())
-    main = int(np.argmax(sizes * np.exp(-((reach / (0.3 * scale)) ** 2))))
+    reach = np.array([_distance_to(points[label == i], focus) for i in sizeable])
+    main = int(sizeable[np.argmax(sizes[sizeable] * np.exp(-((reach / (0.3 * scale)) ** 2)))])
     middle, extent = _middle_and_extent(points[label == main])
-    beside = [
-        i
-        for i in range(1, groups + 1)
-        if sizes[i] >= SIDE_SHARE * sizes[main] and np.linalg.norm(_middle_and_extent(points[label == i])[0] - middle) < 0.75 * extent
-    ]
+    offsets = np.array([np.linalg.norm(_middle_and_extent(points[label == i])[0] - middle) for i in sizeable])
+    beside = sizeable[(sizes[sizeable] >= SIDE_SHARE * sizes[main]) & (offsets < 0.75 * extent)]
     return np.flatnonzero(np.isin(label, [main, *beside]))
 
 
@@ -111,7 +128,8 @@ def footprint(kept: Cloud, ground: Cloud, plane: Plane, margin: float) -> Cloud:
     bare = _occupied(ground.points @ axes.T, start, cell, shape) >= 2
     closed = ndimage.binary_closing(outline, ndimage.generate_binary_structure(2, 1), iterations=3)
     filled = ndimage.binary_fill_holes(closed) & ~(bare & ~outline)
-    cells = np.argwhere(filled)
+    inner = ndimage.binary_erosion(filled)  # the outermost cells are half beside the object
+    cells = np.argwhere(inner if inner.any() else filled)
     fine = (cells[:, None] + np.array([[0.25, 0.25], [0.25, 0.75], [0.75, 0.25], [0.75, 0.75]])).reshape(-1, 2)
     points = ((fine - 4) * cell + start) @ axes + plane.offset * plane.normal
     colour = np.median(kept.colours[low], axis=0).astype(np.uint8)
