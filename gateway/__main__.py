@@ -3,32 +3,14 @@
 import asyncio
 import socket
 
-import uvicorn
-
 from gateway.app import Adapters, create_app
 from gateway.database.engine import create_engine
+from gateway.server import server_of
 from gateway.settings import GatewaySettings
 from shared.broker.rabbitmq import RabbitBroker
 from shared.runtime.logging import configure
 from shared.sealing import seal
 from shared.storage.minio import MinioStore
-
-MAX_SOCKET_MESSAGE_BYTES = 64 << 10  # nothing that a watcher says matters
-
-
-def server_of(app: object, settings: GatewaySettings) -> uvicorn.Server:
-    """The HTTP server around the application."""
-    config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,  # the gateway logs requests itself, without the signatures in their queries
-        server_header=False,
-        ws_max_size=MAX_SOCKET_MESSAGE_BYTES,
-        timeout_graceful_shutdown=int(settings.grace_s),
-    )
-    return uvicorn.Server(config)
 
 
 async def serve(settings: GatewaySettings) -> None:
@@ -59,6 +41,8 @@ def main() -> None:
     configure(settings.log_level, settings.log_json, "gateway")
     asyncio.run(serve(settings))
 
+
+__all__ = ["main", "serve", "server_of"]
 
 if __name__ == "__main__":
     main()

@@ -41,6 +41,7 @@ from gateway.sweeper import Sweeper
 from gateway.tracker import Tracker
 from pipelines.definition import load_pipelines
 from pipelines.options import load_options
+from pipelines.slip import check_presets
 from shared.broker.headers import message_headers
 from shared.contracts.routing import HEADER_TRACEPARENT
 from shared.http.addresses import AddressPolicy
@@ -161,11 +162,13 @@ def _headers(kind: str, message_id: str, job_id: str, step: str | None) -> Heade
 
 def _parts(settings: GatewaySettings, adapters: Adapters, links: Links, start: _Start, background: Background) -> Parts:
     repository = JobRepository(adapters.database, links)
+    pipelines, stages = load_pipelines(), load_options()
+    check_presets(pipelines, stages)
     policy = AddressPolicy.parse(settings.allowed_private_networks)
     return Parts(
         settings=settings,
         keys=Keys([(settings.api_key.get_secret_value(), FIRST_TENANT)]),
-        door=Door(load_pipelines(), load_options(), policy, settings.min_images, settings.max_images),
+        door=Door(pipelines, stages, policy, settings.min_images, settings.max_images),
         jobs=repository,
         store=adapters.store,
         links=links,

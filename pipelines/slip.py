@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from pipelines.definition import Pipeline
+from pipelines.definition import Pipeline, StepDefinition
 from pipelines.options import OptionFault, StageOptions
 from shared.contracts.slip import RoutingSlip
 
@@ -18,7 +18,8 @@ class InvalidOptions(Exception):
 
     def __init__(self, faults: list[OptionFault]) -> None:
         self.faults = faults
-        super().__init__(f"{len(faults)} faults in the options")
+        first = faults[0]
+        super().__init__(f"{len(faults)} faults in the options, first {'.'.join(map(str, first.path))}: {first.message}")
 
 
 def build_slip(
@@ -32,8 +33,8 @@ def build_slip(
     steps = []
     for definition in pipeline.steps:
         params = {**pipeline.presets[preset].params.get(definition.name, {}), **options.get(definition.name, {})}
-        found = stages[definition.stage].faults(params)
-        faults += [OptionFault((definition.name, *fault.path), fault.message, fault.type) for fault in found]
+        if definition.name in options:  # the presets themselves are checked once, at the start
+            faults += _faults_of(definition, params, stages)
         steps.append(definition.step(params))
     slip = RoutingSlip(pipeline=pipeline.name, pipeline_version=pipeline.version, preset=preset, steps=tuple(steps))
     if not faults and len(slip.to_bytes()) > MAX_SLIP_BYTES:
@@ -41,6 +42,23 @@ def build_slip(
     if faults:
         raise InvalidOptions(faults)
     return slip
+
+
+def check_presets(pipelines: Mapping[str, Pipeline], stages: Mapping[str, StageOptions]) -> None:
+    """Raises InvalidOptions when a preset asks a stage for what it does not have: such an installation must not start."""
+    faults = [
+        fault
+        for pipeline in pipelines.values()
+        for preset in pipeline.presets.values()
+        for step in pipeline.steps
+        for fault in _faults_of(step, preset.params.get(step.name, {}), stages)
+    ]
+    if faults:
+        raise InvalidOptions(faults)
+
+
+def _faults_of(step: StepDefinition, params: Mapping[str, JsonValue], stages: Mapping[str, StageOptions]) -> list[OptionFault]:
+    return [OptionFault((step.name, *fault.path), fault.message, fault.type) for fault in stages[step.stage].faults(params)]
 
 
 def _unknown_steps(pipeline: Pipeline, options: Mapping[str, Any]) -> list[OptionFault]:

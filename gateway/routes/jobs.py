@@ -1,12 +1,13 @@
 """Jobs: list, look at, cancel, delete."""
 
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
 
 from gateway.auth import Tenant
-from gateway.database.records import JobFinished, JobMissing, JobRecord
+from gateway.database.records import Cursor, JobFinished, JobMissing, JobRecord
 from gateway.documents import job_document
 from gateway.parts import Parts, PartsOf
 from gateway.problems import Problem, field_problem, responses
@@ -35,12 +36,19 @@ def no_such_job() -> Problem:
 @router.get("/jobs", response_model=JobPage, responses=responses("VALIDATION_FAILED"), summary="Jobs, newest first")
 async def list_jobs(tenant: Tenant, parts: PartsOf, limit: Limit = 20, status: Status = None, cursor: CursorText = None) -> JSONResponse:
     """Jobs, newest first. The cursor is a position: jobs that arrive meanwhile move nothing."""
-    try:
-        page = await parts.jobs.list_jobs(tenant, status, limit, cursor)
-    except ValueError:
-        raise field_problem("VALIDATION_FAILED", ("query", "cursor"), "this is no cursor of ours", "cursor") from None
+    page = await parts.jobs.list_jobs(tenant, status, limit, _checked(cursor))
     jobs = [job_document(record, parts.links) for record in page.records]
     return JSONResponse({"jobs": jobs, "next_cursor": page.next_cursor})
+
+
+def _checked(cursor: str | None) -> str | None:
+    """A cursor that we made: ours are in UTC, and a moment elsewhere may lie before the first year or after the last."""
+    try:
+        if cursor is not None and Cursor.decode(cursor).created_at.utcoffset() != timedelta(0):
+            raise ValueError
+    except ValueError:
+        raise field_problem("VALIDATION_FAILED", ("query", "cursor"), "this is no cursor of ours", "cursor") from None
+    return cursor
 
 
 @router.get("/jobs/{job_id}", response_model=JobDocument, responses=responses("NOT_FOUND"), summary="A job")

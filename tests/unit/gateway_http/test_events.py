@@ -11,7 +11,7 @@ import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from gateway.__main__ import server_of
+from gateway.server import server_of
 from tests.support.eventually import eventually
 from tests.unit.gateway_http.conftest import KEY, RunningGateway, running_gateway
 from tests.unit.gateway_http.test_jobs import new_job

@@ -1,6 +1,7 @@
 """Jobs over HTTP: made, looked at, listed, cancelled, deleted."""
 
 import asyncio
+import base64
 
 import httpx
 import pytest
@@ -96,6 +97,15 @@ async def test_an_odd_query_is_named(api: httpx.AsyncClient, query: str) -> None
     """422 with the query's path."""
     problem = assert_problem(await api.get(f"/api/v1/jobs?{query}"), 422, "VALIDATION_FAILED")
     assert problem["errors"][0]["loc"] == ["query", query.partition("=")[0]]
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-01-01T00:00:00", "2026-01-01T00:00:00+01:00"]
+)
+async def test_a_forged_cursor_breaks_nothing(api: httpx.AsyncClient, moment: str) -> None:
+    """Whoever takes a cursor apart and makes another one is told so."""
+    cursor = base64.urlsafe_b64encode(f"{moment} {UNKNOWN}".encode()).decode()
+    assert_problem(await api.get("/api/v1/jobs", params={"cursor": cursor}), 422, "VALIDATION_FAILED")
 
 
 async def test_a_listing_can_be_narrowed(api: httpx.AsyncClient) -> None:

@@ -7,7 +7,7 @@ import yaml
 
 from pipelines.definition import HERE, PRESETS, Pipeline, load_pipelines
 from pipelines.options import StageOptions, load_options
-from pipelines.slip import MAX_SLIP_BYTES, InvalidOptions, build_slip
+from pipelines.slip import MAX_SLIP_BYTES, InvalidOptions, build_slip, check_presets
 from shared.contracts.messages import MAX_MESSAGE_BYTES, StageMessage
 from shared.contracts.routing import STAGES
 from shared.contracts.slip import RoutingSlip
@@ -38,6 +38,14 @@ def test_every_preset_makes_a_small_valid_slip(pipeline: Pipeline, preset: str) 
     message = StageMessage(job_id="0" * 36, slip=slip, position=len(slip.steps) - 1)
     assert len(message.to_bytes()) < MAX_MESSAGE_BYTES / 4
     assert RoutingSlip.model_validate_json(slip.to_bytes()) == slip
+
+
+def test_a_preset_that_does_not_fit_stops_the_start() -> None:
+    """A stage that lost an option is noticed before the first job."""
+    check_presets(PIPELINES, STAGE_OPTIONS)
+    poorer = STAGE_OPTIONS | {"mvs": StageOptions("mvs", "2", {"type": "object", "additionalProperties": False})}
+    with pytest.raises(InvalidOptions, match=r"first mvs\."):
+        check_presets(PIPELINES, poorer)
 
 
 def test_options_go_over_the_preset() -> None:
