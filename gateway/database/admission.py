@@ -12,10 +12,12 @@ from datetime import timedelta
 from heapq import merge
 from itertools import islice
 
-from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_, union_all, update
+from sqlalchemy import ColumnElement, Select, func, literal, select, text, tuple_, union_all, update
 
 from gateway.database.engine import Rows
 from gateway.database.models import IN_FLIGHT, WAITING, Job, OutboxRow, UtcDateTime
+
+_DOOR = 0x646F6F72  # "door"
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,10 @@ async def the_line(rows: Rows) -> Line:
 async def admit(rows: Rows, in_flight: int, limit: int) -> int:
     """Lets the next jobs in, at most `in_flight` unfinished ones of each tenant at a time: their first messages are due now.
 
-    Returns how many. Replicas that do this at once let each job in once.
+    Returns how many. One replica does this at a time, or counts would be stale before they are acted on; others let nobody in.
     """
+    if not await _take_the_door(rows):
+        return 0
     places = (await the_line(rows)).next_in(in_flight, limit)
     chosen = await _oldest(rows, places)
     if not chosen:
@@ -76,6 +80,13 @@ async def admit(rows: Rows, in_flight: int, limit: int) -> int:
     first = (OutboxRow.job_id.in_([job.id for job in admitted]), OutboxRow.kind == "publish", OutboxRow.sent_at.is_(None))
     await rows.session.execute(update(OutboxRow).where(*first).values(due_at=rows.now))
     return len(admitted)
+
+
+async def _take_the_door(rows: Rows) -> bool:
+    """Whether no other replica lets jobs in now; held until the transaction ends. SQLite has one writer anyway."""
+    if rows.session.get_bind().dialect.name != "postgresql":
+        return True
+    return bool(await rows.session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _DOOR}))
 
 
 async def _oldest(rows: Rows, places: Sequence[tuple[str, int]]) -> list[str]:
