@@ -113,7 +113,7 @@ async def test_the_number_of_photos_has_its_own_codes(api: httpx.AsyncClient, co
         ({"image_urls": ["http://[::ffff:7f00:2]/a.jpg", *URLS]}, ["body", "image_urls", 0]),
         ({"callback_url": "http://2130706434/hook"}, ["body", "callback_url"]),
         (
-            {"options": {"segmentation": {"model": {"url": "http://169.254.169.254/m.onnx"}}}},
+            {"options": {"segmentation": {"model": {"url": "http://169.254.169.254/m.onnx", "sha256": "0" * 64}}}},
             ["body", "options", "segmentation", "model", "url"],
         ),
     ],
