@@ -8,13 +8,13 @@ from pathlib import Path
 from loguru import logger
 
 from deploy.secrets import load_or_make
-from gateway.__main__ import server_of
 from gateway.app import Adapters, create_app
 from gateway.database.engine import create_engine
 from gateway.parts import Dependency
+from gateway.server import server_of
 from gateway.settings import GatewaySettings
-from services.webhooks.consumer import WebhookConsumer
 from services.webhooks.build import build_webhooks
+from services.webhooks.consumer import WebhookConsumer
 from services.webhooks.settings import WebhookSettings
 from shared.broker.memory import MemoryBroker
 from shared.contracts.routing import STAGES
