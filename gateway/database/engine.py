@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import asyncpg
-from sqlalchemy import event, text
+from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -169,22 +169,3 @@ def _may_pass(error: DBAPIError) -> bool:
 
 def _is_away(error: InterfaceError) -> bool:
     return "connection" in str(error.orig).lower()
-
-
-async def wait_until_available(database: Database, timeout_s: float = 60.0) -> None:
-    """Returns once the database answers. Raises DependencyUnavailable when it does not in time."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout_s
-    while True:
-        try:
-            return await database.ping()
-        except DependencyUnavailable:
-            if loop.time() > deadline:
-                raise
-            await asyncio.sleep(0.5)
-
-
-async def execute_sql(database: Database, statement: str) -> None:
-    """One statement in a transaction of its own."""
-    async with database.write() as rows:
-        await rows.session.execute(text(statement))

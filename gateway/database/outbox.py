@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, or_, select, update
 from sqlalchemy.orm import aliased
 
-from gateway.database.engine import NOT_ADMITTED, Rows
+from gateway.database.engine import Rows
 from gateway.database.jobs import lock_jobs
 from gateway.database.models import Job, OutboxRow
 
@@ -98,8 +98,3 @@ async def has_pending(rows: Rows, job_id: str) -> bool:
     """Whether a row of the job is still to be carried out."""
     query = select(OutboxRow.id).where(OutboxRow.job_id == job_id, OutboxRow.sent_at.is_(None)).limit(1)
     return (await rows.session.scalars(query)).first() is not None
-
-
-def is_waiting(row: OutboxRow) -> bool:
-    """Whether it is the first message of a job that is not let in yet."""
-    return row.due_at == NOT_ADMITTED
