@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from gateway.database.clock import read_clock
 from gateway.database.models import OutboxRow
+from gateway.database.sqlite_connection import connect
 from shared.errors import DependencyUnavailable
 
 Clock = Callable[[], datetime]
@@ -127,7 +128,8 @@ def _postgres_engine(url: str) -> AsyncEngine:
 
 
 def _sqlite_engine(url: str) -> AsyncEngine:
-    engine = create_async_engine(url, connect_args={"timeout": _BUSY_S})
+    path = make_url(url).database or ":memory:"
+    engine = create_async_engine(url, async_creator=lambda: connect(path, _BUSY_S))
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
