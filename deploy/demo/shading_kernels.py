@@ -4,7 +4,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-nb.config.THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]  # asking tbb first warns where an older one is installed
+nb.config.THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]  # type: ignore[attr-defined] # asking tbb first warns where an older one is installed
 _U = np.uint32
 
 
