@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 THRESHOLDS = (0.001, 0.0025, 0.005, 0.01)  # fractions of the object's diagonal
 OFF_OBJECT = 0.02  # farther than this fraction of the diagonal from the object is off it
 _SAMPLES = 200_000
-_GRAZING_COSINE = 0.1  # a surface seen flatter than 84 degrees is not seen
+_GRAZING_COSINE = 0.2  # seen flatter than 78 degrees, five units of surface share one of the photo: not seen
 _SEED = 20
 
 

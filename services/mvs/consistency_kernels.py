@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 _jit = nb.njit(nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy", cache=True)
 
+SURE_COST = 0.25
+
 Maps = NDArray[np.float32]
 Warps = NDArray[np.float64]
 
@@ -20,6 +22,8 @@ def agreement(
 ) -> tuple[Maps, NDArray[np.uint8]]:
     """Inverse depth (H, W) where at least `least_views` of the V sources (`others`: V×h×w×4) see the same surface, averaged with theirs;
     and how many do. The same: forward-backward error under `most_px` pixels and depths within the fraction `most_depth`.
+    One view fewer is enough for a pixel that matches very well and is met more closely than that: undersides and narrow places
+    are seen by few.
     """
     height, width = planes.shape[:2]
     merged = np.zeros((height, width), np.float32)
@@ -29,7 +33,7 @@ def agreement(
             w = planes[y, x, 0]
             if w <= 0 or planes[y, x, 3] > most_cost:
                 continue
-            total, count = w, 1
+            total, count, worst = w, 1, 0.0
             for view in range(len(others)):
                 warp, back = warps[view], backs[view]
                 q2 = warp[6] * x + warp[7] * y + warp[8] + warp[11] * w
@@ -54,9 +58,11 @@ def agreement(
                 ey = (back[3] * u + back[4] * v + back[5] + back[10] * other) / r2 - y
                 if ex * ex + ey * ey > most_px * most_px:
                     continue
+                worst = max(worst, ex * ex + ey * ey)
                 total += other / r2 - planes[y, x, 1] * ex - planes[y, x, 2] * ey
                 count += 1
-            if count > least_views:
+            sure = count == least_views and count > 1 and planes[y, x, 3] < SURE_COST and 2 * worst < most_px * most_px
+            if count > least_views or sure:
                 merged[y, x] = total / count
                 seen_by[y, x] = count - 1
     return merged, seen_by

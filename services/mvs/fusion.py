@@ -37,7 +37,7 @@ class MapQuality:
 def _warps(scene: Scene, index: int, divisor: int) -> tuple[Floats, Floats, Floats]:
     """Warps to the sources, back from them, and the sources' fx, fy, cx, cy."""
     reference = scene.level(index, divisor)
-    sources = [scene.level(k, divisor) for k in scene.selections[index].sources]
+    sources = [scene.level(k, divisor) for k in scene.selections[index].checks]
     intrinsics = np.array([_intrinsics(level) for level in sources]).reshape(-1, 4)
     there, back = (np.array(w).reshape(-1, 12) for w in ([warp(reference, s) for s in sources], [warp(s, reference) for s in sources]))
     return there, back, intrinsics
@@ -50,7 +50,7 @@ def _intrinsics(level: Level) -> Floats:
 def filtered_map(scene: Scene, index: int, depth_folder: Path) -> MapQuality:
     """Writes what the view's neighbours confirm, with normals: for the fusion, and as a depth map of the stage."""
     params, divisor = scene.params, scene.params.levels[-1]
-    sources = scene.selections[index].sources
+    sources = scene.selections[index].checks
     planes = np.array(scene.load("final", index))
     others = stacked([scene.load("final", k) for k in sources], 4)
     there, back, _ = _warps(scene, index, divisor)
@@ -119,7 +119,7 @@ def delivered_by(scene: Scene, index: int) -> Cloud:
     """The part of the cloud that this view sees best."""
     divisor = scene.params.levels[-1]
     level = scene.level(index, divisor)
-    sources = scene.selections[index].sources
+    sources = scene.selections[index].checks
     fitted = np.array(scene.load("fitted", index))
     others = stacked([scene.load("fitted", k) for k in sources], 3)
     there, _, intrinsics = _warps(scene, index, divisor)

@@ -20,6 +20,9 @@ class MvsParams(BaseModel):
         default=1600, ge=320, le=6000, description="Longest side of a photo at divisor 1, in pixels; larger photos are shrunk first."
     )
     views: int = Field(default=4, ge=1, le=8, description="Neighbouring photos that each photo is compared with.")
+    check_views: int = Field(
+        default=8, ge=1, le=16, description="Neighbouring photos whose depth maps are asked whether they agree, and averaged where they do."
+    )
     best_views: int = Field(
         default=2,
         ge=1,

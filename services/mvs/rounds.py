@@ -44,7 +44,7 @@ def build_scene(folder: Path, scratch: Path, params: MvsParams) -> Scene:
     """Reads sfm's outputs, chooses sources and the region."""
     views = load_views(folder)
     points, visible = sparse_points(folder / "sparse", views)
-    selections = select_views(folder, views, params.views, params.min_angle_deg)
+    selections = select_views(folder, views, params.views, params.check_views, params.min_angle_deg)
     region = find_region(views, points, params.seed) if params.region == "auto" else Region(False)
     scale = [max(1.0, max(view.width, view.height) / params.max_image_size) for view in views]
     return Scene(views, selections, visible, region, params, scratch, scale)

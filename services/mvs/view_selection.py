@@ -17,9 +17,12 @@ _CANDIDATES = 16
 
 @dataclass(frozen=True)
 class Selection:
-    """For one view: indices of its sources, best first, and its depth range (camera z; world units)."""
+    """For one view, indices of the views it is matched with, best first; those asked whether they agree (more of the same);
+    its depth range (camera z; world units).
+    """
 
     sources: tuple[int, ...]
+    checks: tuple[int, ...]
     near: float
     far: float
 
@@ -30,8 +33,8 @@ def angle_weight(angle_deg: float) -> float:
     return float(np.exp(-((angle_deg - BEST_ANGLE_DEG) ** 2) / (2 * spread**2)))
 
 
-def select_views(folder: Path, views: list[View], count: int, min_angle_deg: float) -> list[Selection]:
-    """The `count` best sources of each view by shared points and angle, and depth ranges with a margin. No sources: alone."""
+def select_views(folder: Path, views: list[View], count: int, check_count: int, min_angle_deg: float) -> list[Selection]:
+    """The `count` best sources of each view by shared points and angle, `check_count` to check against, and depth ranges with a margin."""
     model = pycolmap.MVSModel()
     model.read_from_colmap(str(folder), "sparse", "images")
     shared = model.compute_shared_points()
@@ -45,11 +48,11 @@ def select_views(folder: Path, views: list[View], count: int, min_angle_deg: flo
     selections = []
     for row in rows:
         if row not in place:
-            selections.append(Selection((), 0.0, 0.0))
+            selections.append(Selection((), (), 0.0, 0.0))
             continue
         scores = {
             place[other]: shared[row][other] * angle_weight(np.degrees(angles[row][other])) for other in overlapping[row] if other in place
         }
-        ordered = sorted(scores, key=lambda k: (-scores[k], k))[:count]
-        selections.append(Selection(tuple(ordered), 0.85 * ranges[row][0], 1.2 * ranges[row][1]))
+        ordered = sorted(scores, key=lambda k: (-scores[k], k))
+        selections.append(Selection(tuple(ordered[:count]), tuple(ordered[:check_count]), 0.85 * ranges[row][0], 1.2 * ranges[row][1]))
     return selections
