@@ -5,7 +5,8 @@ slope in the image: w(x + dx, y + dy) = w + gx·dx + gy·dy, exact for planes. H
 homography to a source photo is q = A·p + b·w(p), with A = K_s R K_r⁻¹ and b = K_s t (R, t: reference → source camera).
 `planes` is (H, W, 4) float32: w, gx, gy, cost; w = 0 where there is none. `best` is (H, W, 2) uint8: the two cheapest sources.
 
-The kernels are long: numba inlines what is written out, and a call per tap or per candidate would cost a factor.
+The kernels are long: a call per tap or per candidate would cost a factor. They share one file because numba's cache notices a change of
+the caller's file alone, and would go on using a stale callee.
 """
 
 from typing import NamedTuple
