@@ -148,12 +148,12 @@ def _warnings(kept: _Sorted) -> list[Warning]:
     blurred = [photo.name for photo in kept.photos if photo.sharpness < BLURRED_SHARE * middle]
     clipped = [photo.name for photo in kept.photos if photo.overexposed > CLIPPED_SHARE]
     if blurred:
-        warnings.append(_about("BLURRED_PHOTOS", "less sharp than the others", blurred, "Hold the camera still; use a shorter exposure."))
+        warnings.append(_about("BLURRED_PHOTOS", "Less sharp than the others", blurred, "Hold the camera still; use a shorter exposure."))
     if clipped:
-        warnings.append(_about("OVEREXPOSED_PHOTOS", "largely white", clipped, "Expose for the bright parts; white areas give no surface."))
+        warnings.append(_about("OVEREXPOSED_PHOTOS", "Largely white", clipped, "Expose for the bright parts; white areas give no surface."))
     return warnings
 
 
 def _about(code: str, what: str, names: list[str], hint: str) -> Warning:
     listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    return Warning(code=code, message=f"{len(names)} photos are {what}: {listed}.", hint=hint)
+    return Warning(code=code, message=f"{what} ({len(names)}): {listed}.", hint=hint)

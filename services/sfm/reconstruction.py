@@ -51,7 +51,7 @@ def write_outputs(workspace: Workspace, search: Search, params: SfmParams) -> No
     for name in ("images", "masks", "sparse"):
         shutil.rmtree(workspace.outputs / name, ignore_errors=True)
     model.extract_colors_for_all_images(photos[0].path.parent)
-    straight = undistort(model, photos, workspace.outputs, workspace.scratch / "sfm", params.max_output_size)
+    straight = undistort(model, photos, workspace.outputs, params.max_output_size)
     write_cameras(workspace.outputs / "cameras.json", model, straight, photos)
     straight.reconstruction.export_PLY(workspace.outputs / "points.ply")
     workspace.progress(1.0, "cameras placed")
