@@ -134,7 +134,8 @@ def delivered_by(scene: Scene, index: int) -> Cloud:
 
 
 def joined(parts: list[Cloud], most: int, seed: int) -> Cloud:
-    """One cloud of at most `most` points, thinned evenly."""
+    """One cloud of at most `most` points, thinned evenly; empty without parts."""
+    parts = parts or [Cloud(np.empty((0, 3), np.float32), np.empty((0, 3), np.float32), np.empty((0, 3), np.uint8))]
     points, normals = np.concatenate([p.points for p in parts]), np.concatenate([p.normals for p in parts])
     colours = np.concatenate([p.colours for p in parts])
     if len(points) > most:

@@ -113,3 +113,8 @@ def test_a_cloud_is_capped() -> None:
     one, other = joined([cloud, cloud], 50, 3), joined([cloud, cloud], 50, 3)
     assert len(one.points) == 50
     np.testing.assert_array_equal(one.points, other.points)
+
+
+def test_no_views_give_an_empty_cloud() -> None:
+    """So that the stage can say NO_SURFACE instead of failing on it."""
+    assert len(joined([], 50, 3).points) == 0
