@@ -1,7 +1,5 @@
 """Workers die without a word; the job does not."""
 
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,8 +22,7 @@ def test_every_stage_survives_kill_9_and_the_webhook_its_receiver(
 ) -> None:
     """Each stage's worker is killed while it computes: the job completes; its one webhook is called until it is taken, with one id."""
     for stage in INSTANT:
-        for child in children_of(mesh, stage):
-            child.suspend()  # so that its compute is still under way when it is killed
+        psutil.Process(pid_of(mesh, stage)).children()[0].suspend()  # so that its compute is still under way when it is killed
     backend = caller(small_capture)
     backend.answers = iter([500, 500])
     job_id = submit(api, backend.photo_urls(), f"{backend.url}/hook", "fastest")
@@ -52,17 +49,16 @@ def attempts(api: httpx.Client, job_id: str) -> list[dict]:
     return delivery["attempts"]
 
 
-def children_of(mesh: Mesh, stage: str) -> list[psutil.Process]:
-    """The processes that the stage's worker computes in."""
+def pid_of(mesh: Mesh, stage: str) -> int:
+    """The stage's worker process."""
     (replica,) = mesh.of(stage)
     assert replica.process.pid is not None
-    return psutil.Process(replica.process.pid).children(recursive=True)
+    return replica.process.pid
 
 
 def kill_worker(mesh: Mesh, stage: str) -> None:
-    """SIGKILL to the worker process alone; the child that computes must end with it."""
-    (replica,) = mesh.of(stage)
-    assert replica.process.pid is not None
-    children = children_of(mesh, stage)
-    os.kill(replica.process.pid, signal.SIGKILL)
+    """SIGKILL to the worker process alone; the child that computes, and what it started, must end with it."""
+    worker = psutil.Process(pid_of(mesh, stage))
+    children = worker.children(recursive=True)
+    worker.kill()
     assert psutil.wait_procs(children, timeout=10)[1] == []
