@@ -11,7 +11,9 @@ Deviation = Annotated[float, Field(gt=0)]
 class OnnxModel(BaseModel):
     """How a salient-object model is found and spoken to. The defaults fit U²-Net, u2netp and silueta."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_extra={"oneOf": [{"required": ["name"]}, {"required": ["url", "sha256"]}]}
+    )
 
     name: str | None = Field(
         None,
@@ -47,7 +49,14 @@ class OnnxModel(BaseModel):
 class SegmentationParams(BaseModel):
     """Whether and how the object is separated from its background."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "if": {"properties": {"mode": {"const": "onnx"}}, "required": ["mode"]},
+            "then": {"required": ["model"], "properties": {"model": {"type": "object"}}},
+        },
+    )
 
     mode: Literal["none", "auto", "onnx"] = Field(
         "none",

@@ -18,6 +18,9 @@ from services.segmentation.settings import SegmentationSettings
 from shared.contracts.manifest import StageReport, Warning
 from shared.runtime.workspace import Workspace
 
+# auto: where most photos have no plain backdrop the masks of the others are luck, however sure each looks (a patch of a textured table).
+MIN_SHARE = 0.5
+
 
 class SegmentationStage:
     """Makes masks; never paints them into photos."""
@@ -41,6 +44,9 @@ class SegmentationStage:
             else:
                 unused.append(photo["name"])
             workspace.progress(done / len(photos), f"{done} of {len(photos)} photos segmented")
+        if params.mode == "auto" and len(kept) < MIN_SHARE * len(photos):
+            unused = [photo["name"] for photo in photos]
+            _discard(kept, workspace.outputs)
         (workspace.outputs / "masks.json").write_text(json.dumps({"mode": params.mode, "masks": kept}, indent=1))
         return _report(params, segmenter, kept, unused)
 
@@ -70,6 +76,12 @@ def _written(found: ObjectMask, photo_file: str, outputs: Path) -> dict[str, Any
     (outputs / "masks").mkdir(exist_ok=True)
     cv2.imwrite(str(outputs / file), found.mask)
     return {"file": file, "coverage": round(found.coverage, 4), "confidence": round(found.confidence, 4)}
+
+
+def _discard(kept: dict[str, dict[str, Any]], outputs: Path) -> None:
+    for mask in kept.values():
+        (outputs / mask["file"]).unlink()
+    kept.clear()
 
 
 def _report(params: SegmentationParams, segmenter: Segmenter | None, kept: dict[str, dict[str, Any]], unused: list[str]) -> StageReport:

@@ -97,6 +97,16 @@ def test_a_mask_that_cannot_be_trusted_is_not_used(tmp_path: Path) -> None:
     assert "shot 0.jpg" in report.warnings[0].message
 
 
+def test_masks_that_only_a_few_photos_have_are_luck(tmp_path: Path) -> None:
+    """With no plain backdrop in most photos the whole set is used without masks, and no file is left behind."""
+    random = np.random.default_rng(0)
+    clutter = [cv2.resize(random.integers(0, 256, (12, 16, 3)).astype(np.uint8), SIZE[::-1]) for _ in range(3)]
+    report, masks = run(tmp_path, [photo_of_a_disc(0)[0], *clutter], SegmentationParams(mode="auto"))
+    assert masks["masks"] == {}
+    assert list((tmp_path / "outputs").rglob("*.png")) == []
+    assert report.summary["unused"] == 4
+
+
 def test_the_same_photo_gives_the_same_mask(tmp_path: Path) -> None:
     """Clusters and GrabCut are seeded."""
     photo, _ = photo_of_a_disc(1)
