@@ -27,3 +27,7 @@ def load_or_make(path: Path, more: dict[str, str] | None = None) -> dict[str, st
             file.writelines(lines)
     kept = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
     return {name: os.environ.get(name) or value for name, value in kept.items()}
+
+
+if __name__ == "__main__":  # python -m deploy.secrets >> .env
+    print("\n".join(f"{name}={value}" for name, value in new_secrets().items()))

@@ -120,11 +120,16 @@ class ChildCompute:
             await child.kill()
 
 
+# Of a container, in the second and the first version of cgroups.
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
 def machine_memory_bytes() -> int:
     """What a child may use of this machine or container at most: beyond it the kernel would kill, and could not say why."""
     total = psutil.virtual_memory().total
-    with contextlib.suppress(OSError, ValueError):  # no cgroup, or "max"
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    for limit in _CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # no such cgroup, or "max"
+            total = min(total, int(limit.read_text()))
     return int(total * _MACHINE_SHARE)
 
 
