@@ -317,7 +317,7 @@ def seed_planes(stereo: Stereo, planes: Maps, best: Bytes, best_views: int, trie
 
 @_jit
 def rescore_planes(stereo: Stereo, planes: Maps, best: Bytes, best_views: int, geometric: float) -> None:
-    """Costs of the planes that are there, at this level; inactive pixels lose theirs, textureless ones keep theirs and its cost."""
+    """Costs of the planes that are there, at this level; inactive and textureless pixels lose theirs."""
     height, width = stereo.grey.shape
     count = len(stereo.starts)
     weights, products, costs = np.empty(TAPS, np.float32), np.empty(TAPS, np.float32), np.empty(count, np.float32)
@@ -327,7 +327,11 @@ def rescore_planes(stereo: Stereo, planes: Maps, best: Bytes, best_views: int, g
             if not stereo.active[y, x] or x < RADIUS or y < RADIUS or x >= width - RADIUS or y >= height - RADIUS:
                 planes[y, x, 0], planes[y, x, 3] = 0.0, FAILED
                 continue
-            if planes[y, x, 0] <= 0 or _reference_window(stereo.grey, x, y, weights, products) < MIN_DEVIATION:
+            if planes[y, x, 0] <= 0:
+                continue
+            # A blank pixel beside an outline was matched by the outline at the coarser level: kept, it would fringe objects with sky.
+            if _reference_window(stereo.grey, x, y, weights, products) < MIN_DEVIATION:
+                planes[y, x, 0], planes[y, x, 3] = 0.0, FAILED
                 continue
             pair[0], pair[1] = min(best[y, x, 0], count - 1), min(best[y, x, 1], count - 1)
             if pair[0] == pair[1]:
