@@ -71,9 +71,7 @@ class Carrier:
             await self.store.put(keys.request(job.id), JobRequest.model_validate(job.request).to_bytes())
         step = message.step
         headers = self.settings.make_headers("stage.work", message.message_id, job.id, step.name)
-        publication = Publication(
-            WORK_EXCHANGE, stage_queue(step.stage), message.to_bytes(), message.message_id, "stage.work", headers
-        )
+        publication = Publication(WORK_EXCHANGE, stage_queue(step.stage), message.to_bytes(), message.message_id, "stage.work", headers)
         await self.broker.publish(publication)
 
     async def _send_webhook(self, claim: Claim) -> None:

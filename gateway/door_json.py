@@ -23,7 +23,7 @@ _LONGEST_PAUSE_S = 60.0
 class BoundedBody:
     """A request's body in chunks, as an async iterator: at most `max_bytes`, and no pause longer than a minute.
 
-    Raises Problem PAYLOAD_TOO_LARGE, before the first byte where the length was announced.
+    Raises Problem: PAYLOAD_TOO_LARGE, before the first byte where the length was announced; VALIDATION_FAILED when the client leaves.
     """
 
     def __init__(self, request: Request, max_bytes: int) -> None:
@@ -43,6 +43,8 @@ class BoundedBody:
                 chunk = await anext(self._chunks)
         except TimeoutError:
             raise field_problem("VALIDATION_FAILED", ("body",), "the body stopped arriving", "timeout") from None
+        except ClientDisconnect:  # nobody hears this answer; logs and metrics tell whose mistake it was
+            raise field_problem("VALIDATION_FAILED", ("body",), "the connection ended before the body did", "disconnected") from None
         self._size += len(chunk)
         if self._size > self._max_bytes:
             raise self._too_large()

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse
-from starlette.requests import ClientDisconnect
 
 from gateway.auth import Tenant
 from gateway.database.records import IdempotencyConflict, InsertedJob, JobMissing, NewJob
@@ -101,8 +100,6 @@ async def upload(request: Request, tenant: Tenant, parts: PartsOf, idempotency_k
         raise Problem("IDEMPOTENCY_CONFLICT") from None
     except JobMissing:
         raise Problem("UNAVAILABLE", "The upload took too long and was given up.") from None
-    except ClientDisconnect:
-        raise field_problem("VALIDATION_FAILED", ("body",), "the connection ended before the body did", "disconnected") from None
     finally:
         if not released:
             with contextlib.suppress(DependencyUnavailable):  # then the sweeper purges it, after an hour
