@@ -1,5 +1,6 @@
 """From Poisson's triangles to a mesh that can be delivered: one piece, manifold, closed where asked, within the budget. World frame."""
 
+from collections.abc import Callable
 from typing import Any
 
 import fast_simplification
@@ -8,10 +9,13 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from services.postprocess.capture import Floats
 from services.postprocess.surface import Faces, Mesh
 
 MIN_TRIANGLES = 5_000
-SMALL_HOLE = 0.02  # of the diagonal: a hole of a scene up to this size is closed
+SMALL_HOLE = 0.02  # of the diagonal: a hole up to this size is closed wherever it is
+FOR_HOLES = 0.985  # of the budget goes to what is there, the rest closes holes
+LARGE_HOLE = 0.6  # of the diagonal: what is missing is no hole but a side
 SIDE_PIECE = 0.02  # a further piece of a scene is kept when it has this share of the largest one's area
 
 
@@ -39,8 +43,9 @@ def manifold(mesh: Mesh) -> Mesh:
     return Mesh.of_legacy(legacy)
 
 
-def fill_holes(mesh: Mesh, largest: float = np.inf) -> Mesh:
-    """Holes whose rim is at most `largest` across (world units) closed by a fan around the middle of the rim."""
+def fill_holes(mesh: Mesh, largest: float = np.inf, may_fill: Callable[[Floats], bool] = lambda patch: True) -> Mesh:
+    """Holes whose rim is at most `largest` across (world units) closed by a fan around the middle of the rim, where `may_fill` allows
+    a patch with these points."""
     rim = boundary_edges(mesh.faces)
     if len(rim) == 0:
         return mesh
@@ -50,6 +55,8 @@ def fill_holes(mesh: Mesh, largest: float = np.inf) -> Mesh:
         edges = rim[hole == k]
         corners = mesh.vertices[edges[:, 0]]
         if len(edges) < 3 or float(np.linalg.norm(np.ptp(corners, axis=0))) > largest:
+            continue
+        if not may_fill((mesh.vertices[edges].sum(1) + corners.mean(0)) / 3):
             continue
         middle = len(mesh.vertices) + len(vertices) - 1
         vertices.append(corners.mean(0)[None])
@@ -92,12 +99,13 @@ def subdivide(mesh: Mesh, at_least: int) -> Mesh:
     return Mesh.of_legacy(legacy)
 
 
-def clean(mesh: Mesh, triangles: int, closed: bool) -> Mesh:
-    """The mesh to be textured."""
+def clean(mesh: Mesh, triangles: int, closed: bool, may_fill: Callable[[Floats], bool] = lambda patch: True) -> Mesh:
+    """The mesh to be textured; `may_fill` decides on a hole's patch by its points (world)."""
     side_share = 0.05 if closed else SIDE_PIECE
-    mesh = decimate(largest_pieces(mesh, side_share), triangles)
-    mesh = manifold(mesh)
-    mesh = fill_holes(mesh, np.inf if closed else SMALL_HOLE * float(np.linalg.norm(np.ptp(mesh.vertices, axis=0))))
+    mesh = manifold(decimate(largest_pieces(mesh, side_share), round(FOR_HOLES * triangles)))
+    diagonal = float(np.linalg.norm(np.ptp(mesh.vertices, axis=0)))
+    mesh = fill_holes(mesh, SMALL_HOLE * diagonal)
+    mesh = fill_holes(mesh, LARGE_HOLE * diagonal, may_fill) if closed else mesh
     mesh = largest_pieces(manifold(mesh), side_share)
     return subdivide(mesh, MIN_TRIANGLES)
 

@@ -10,11 +10,13 @@ from scipy.spatial import cKDTree
 
 from services.postprocess.capture import Camera, Cloud, Floats
 from services.postprocess.focus import Focus
+from services.postprocess.free_space import FreeSpace
 from services.postprocess.support_plane import Plane, find_support_plane
 
 GRID = 96  # cells along the longest side when points are grouped
 SIDE_SHARE = 0.05  # a further cluster is kept when it has this share of the main one's points and lies close to it
 LIKE_GROUND = 0.94  # cosine of a normal to the plane's: 20 degrees
+FLOATER_MARGIN = 0.005  # of the diagonal: how far depth maps may differ from a point and still confirm it
 NEIGHBOURS = 8
 STRAY = 2.2  # times the median distance to the eighth neighbour; 99 % of a good cloud is below 1.9
 PLANE_MARGIN = 3.5  # noise levels above the plane that count as the object
@@ -30,16 +32,16 @@ class Subject:
     isolated: bool
 
 
-def keep_scene(cloud: Cloud, cameras: Sequence[Camera]) -> Subject:
-    """Everything that two cameras see, without stragglers far from the rest."""
+def keep_scene(cloud: Cloud, cameras: Sequence[Camera], free_space: FreeSpace) -> Subject:
+    """Everything that two cameras see, without floaters and without stragglers far from the rest."""
     seen = views_of(cloud.points, cameras) >= 2
     centre = np.median(cloud.points[seen], axis=0) if seen.any() else np.zeros(3)
     distance = np.linalg.norm(cloud.points - centre, axis=1)
     reach = 2.5 * np.percentile(distance[seen], 90) if seen.any() else 0.0
-    return Subject(cloud.select(seen & (distance < reach)), _nothing(), None, False)
+    return Subject(tidy(cloud.select(seen & (distance < reach)), free_space), _nothing(), None, False)
 
 
-def isolate(cloud: Cloud, focus: Focus, seed: int, close_underside: bool) -> Subject:
+def isolate(cloud: Cloud, focus: Focus, free_space: FreeSpace, seed: int, close_underside: bool) -> Subject:
     """The object that the cameras orbit, without what it stands on."""
     radius = 0.85 * focus.distance
     plane = find_support_plane(cloud, focus, radius, seed)
@@ -47,7 +49,7 @@ def isolate(cloud: Cloud, focus: Focus, seed: int, close_underside: bool) -> Sub
     margin = plane_margin(plane)
     indices = np.flatnonzero(near if plane is None else near & above(cloud, plane, margin))
     kept = cloud.select(indices[main_cluster(cloud.points[indices], focus.point)])
-    kept = without_strays(kept)
+    kept = tidy(kept, free_space)
     if plane is None or not close_underside or len(kept) == 0:
         return Subject(kept, _nothing(), plane, True)
     ground = cloud.select(near & (np.abs(plane.height(cloud.points)) <= margin))
@@ -59,6 +61,14 @@ def above(cloud: Cloud, plane: Plane, margin: float) -> NDArray[np.bool_]:
     height = plane.height(cloud.points)
     like_ground = cloud.normals @ plane.normal > LIKE_GROUND
     return np.asarray(height > np.where(like_ground, 3 * margin, margin))
+
+
+def tidy(cloud: Cloud, free_space: FreeSpace) -> Cloud:
+    """Without floaters and strays."""
+    if len(cloud) == 0:
+        return cloud
+    extent = float(np.linalg.norm(np.ptp(np.percentile(cloud.points, [1, 99], axis=0), axis=0)))
+    return without_strays(free_space.without_floaters(cloud, FLOATER_MARGIN * extent))
 
 
 def without_strays(cloud: Cloud) -> Cloud:

@@ -14,6 +14,7 @@ from shared.runtime.workspace import Workspace
 
 if TYPE_CHECKING:  # native libraries load inside `run` alone, in the child process
     from services.postprocess.capture import Camera, Cloud
+    from services.postprocess.free_space import FreeSpace
     from services.postprocess.isolation import Subject
     from services.postprocess.surface import Mesh
 
@@ -30,7 +31,7 @@ class PostprocessStage:
     Params: ClassVar[type[BaseModel]] = PostprocessParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "sfm": ("cameras.json", "images/*", "masks/*"),
-        "mvs": ("pointcloud.ply", "roi.json"),
+        "mvs": ("pointcloud.ply", "roi.json", "depth/*.npz"),
     }
 
     def run(self, workspace: Workspace, params: PostprocessParams) -> StageReport:
@@ -76,10 +77,17 @@ def find_subject(cloud: "Cloud", cameras: "list[Camera]", workspace: Workspace, 
     from services.postprocess.isolation import isolate, keep_scene
     from services.postprocess.surface import thin
 
-    focus = find_focus(cameras)
+    focus, free_space = find_focus(cameras), free_space_of(cameras, workspace)
     orbited = params.isolation == "object" or (params.isolation == "auto" and _orbited(workspace, focus.orbited))
-    subject = isolate(cloud, focus, params.seed, params.close_underside) if orbited else keep_scene(cloud, cameras)
+    subject = isolate(cloud, focus, free_space, params.seed, params.close_underside) if orbited else keep_scene(cloud, cameras, free_space)
     return replace(subject, cloud=thin(subject.cloud, params.point_limit, params.seed))
+
+
+def free_space_of(cameras: "list[Camera]", workspace: Workspace) -> "FreeSpace":
+    """What the depth maps of mvs know to be empty."""
+    from services.postprocess.free_space import FreeSpace
+
+    return FreeSpace(cameras, workspace.inputs("mvs") / "depth")
 
 
 def _orbited(workspace: Workspace, seems_so: bool) -> bool:
@@ -91,14 +99,20 @@ def _orbited(workspace: Workspace, seems_so: bool) -> bool:
 
 def build_mesh(subject: "Subject", cameras: "list[Camera]", params: PostprocessParams, workspace: Workspace) -> "Mesh":
     """The cleaned surface within the triangle budget."""
+    import numpy as np
+
     from services.postprocess.cleaning import clean
-    from services.postprocess.surface import reconstruct
+    from services.postprocess.surface import EMPTY_MARGIN, reconstruct
 
     workspace.progress(0.10, "Fitting the surface")
-    mesh = reconstruct(subject, params.poisson_depth, params.density_trim)
+    free_space = free_space_of(cameras, workspace)
+    margin = EMPTY_MARGIN * float(np.linalg.norm(np.ptp(subject.cloud.points, axis=0)))
+    mesh = reconstruct(subject, params.poisson_depth, params.density_trim, free_space)
     _require(len(mesh.faces) >= MIN_FACES)
     workspace.progress(0.45, "Cleaning the mesh")
-    mesh = clean(mesh, params.triangles, closed=subject.isolated and params.close_underside)
+    mesh = clean(
+        mesh, params.triangles, subject.isolated and params.close_underside, lambda patch: not free_space.mostly_free(patch, margin)
+    )
     _require(len(mesh.faces) >= MIN_FACES)
     return mesh
 

@@ -10,10 +10,16 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from services.postprocess.capture import Cloud, Floats
+from services.postprocess.carving import carved_border
+from services.postprocess.free_space import FreeSpace
 from services.postprocess.isolation import Subject, point_spacing
 
 Faces = NDArray[np.int32]
-BALLOON = 0.2  # of the diagonal: surface of an object farther than this from every point is none
+BALLOON = 0.1  # of the diagonal: surface of an object farther than this from every point is none
+INVENTED = 0.0075  # of the diagonal: surface farther than this from every point must not stand in space that was looked through
+HOLD_REACH = 0.08  # of the diagonal, around surface that cannot be: there the border of the carved space takes over
+TRIAL_DEPTH = 7
+EMPTY_MARGIN = 0.01  # of the diagonal, by which a camera must have looked past a place to call it empty
 FAR_FROM_POINTS = 4.0  # spacings from the nearest point at which surface counts as invented
 
 
@@ -46,17 +52,42 @@ def thin(cloud: Cloud, limit: int, seed: int) -> Cloud:
     return cloud.select(np.sort(np.random.default_rng(seed).choice(len(cloud), limit, replace=False)))
 
 
-def reconstruct(subject: Subject, depth: int, density_trim: float) -> Mesh:
-    """The surface through the cloud: closed for an isolated object with a footprint, trimmed where the cloud has no support otherwise."""
+def reconstruct(subject: Subject, depth: int, density_trim: float, free_space: FreeSpace) -> Mesh:
+    """The surface through the cloud: closed for an isolated object, trimmed where the cloud has no support for a scene."""
+    if subject.isolated:
+        return flatten_underside(_closed_surface(subject, depth, free_space), subject)
+    points = subject.cloud.points
+    mesh, density = _poisson(points, subject.cloud.normals, depth)
+    supported = density >= np.quantile(density, density_trim)
+    reach = FAR_FROM_POINTS * max(point_spacing(subject.cloud), _cell(points, depth))
+    near, _ = cKDTree(points).query(mesh.vertices, distance_upper_bound=reach, workers=2)
+    return mesh.keep_faces((supported & np.isfinite(near))[mesh.faces].all(1))
+
+
+def _closed_surface(subject: Subject, depth: int, free_space: FreeSpace) -> Mesh:
+    """Poisson's surface; where a coarse try stands in empty space, points on the border of the carved space hold it back."""
     points = np.vstack([subject.cloud.points, subject.footprint.points])
     normals = np.vstack([subject.cloud.normals, subject.footprint.normals])
-    mesh, density = _poisson(points, normals, depth)
-    spacing = point_spacing(subject.cloud)
-    if subject.isolated:
-        return flatten_underside(_near_cloud(mesh, points, BALLOON * _diagonal(points)), subject)
-    supported = density >= np.quantile(density, density_trim)
-    near, _ = cKDTree(points).query(mesh.vertices, distance_upper_bound=FAR_FROM_POINTS * max(spacing, _cell(points, depth)), workers=1)
-    return mesh.keep_faces((supported & np.isfinite(near))[mesh.faces].all(1))
+    trial = flatten_underside(_poisson(points, normals, min(depth - 1, TRIAL_DEPTH))[0], subject)
+    wrong = trial.vertices[impossible(trial, points, free_space)]
+    if len(wrong):
+        border = carved_border(subject.cloud, subject.plane, free_space)
+        distance, _ = cKDTree(wrong).query(border.points, workers=2)
+        held = border.select(distance < HOLD_REACH * _diagonal(points))
+        points, normals = np.vstack([points, held.points]), np.vstack([normals, held.normals])
+    mesh, _ = _poisson(points, normals, depth)
+    near, _ = cKDTree(points).query(mesh.vertices, distance_upper_bound=BALLOON * _diagonal(points), workers=2)
+    return mesh.keep_faces(np.isfinite(near)[mesh.faces].all(1))
+
+
+def impossible(mesh: Mesh, points: Floats, free_space: FreeSpace) -> NDArray[np.bool_]:
+    """Vertices far from every point that stand in space that cameras looked through."""
+    diagonal = _diagonal(points)
+    distance, _ = cKDTree(points).query(mesh.vertices, workers=2)
+    invented = np.flatnonzero(distance > INVENTED * diagonal)
+    found = np.zeros(len(mesh.vertices), bool)
+    found[invented] = free_space.empty(mesh.vertices[invented], EMPTY_MARGIN * diagonal)
+    return found
 
 
 def _poisson(points: Floats, normals: Floats, depth: int) -> tuple[Mesh, Floats]:
@@ -67,12 +98,6 @@ def _poisson(points: Floats, normals: Floats, depth: int) -> tuple[Mesh, Floats]
     with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
         mesh, density = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(cloud, depth=depth, n_threads=threads)
     return Mesh.of_legacy(mesh), np.asarray(density)
-
-
-def _near_cloud(mesh: Mesh, points: Floats, reach: float) -> Mesh:
-    """Without the balloons that Poisson blows where no point holds it; holes in between stay bridged."""
-    distance, _ = cKDTree(points).query(mesh.vertices, distance_upper_bound=reach, workers=1)
-    return mesh.keep_faces(np.isfinite(distance)[mesh.faces].all(1))
 
 
 def flatten_underside(mesh: Mesh, subject: Subject) -> Mesh:

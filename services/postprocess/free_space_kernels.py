@@ -1,0 +1,39 @@
+"""Compiled loop over points that are compared with a depth map."""
+
+from typing import Any
+
+from numba import njit, prange
+from numpy.typing import NDArray
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def count_votes(
+    points: NDArray[Any],
+    R: NDArray[Any],
+    t: NDArray[Any],
+    K: NDArray[Any],
+    inverse_depth: NDArray[Any],
+    margin: float,
+    against: NDArray[Any],
+    support: NDArray[Any],
+) -> None:
+    """Adds one view's votes on points n×3: `against` where it looked through the point at something more than `margin` behind it,
+    `support` where it saw a surface within `margin` of it. `inverse_depth` h×w: 0 where the view saw nothing."""
+    height, width = inverse_depth.shape
+    for i in prange(len(points)):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        depth = R[2, 0] * x + R[2, 1] * y + R[2, 2] * z + t[2]
+        if depth <= 0.0:
+            continue
+        u = K[0, 0] * (R[0, 0] * x + R[0, 1] * y + R[0, 2] * z + t[0]) / depth + K[0, 2]
+        v = K[1, 1] * (R[1, 0] * x + R[1, 1] * y + R[1, 2] * z + t[1]) / depth + K[1, 2]
+        if not (u >= 0.0 and v >= 0.0 and u < width and v < height):
+            continue
+        seen = inverse_depth[int(v), int(u)]
+        if seen <= 0.0:
+            continue
+        behind = 1.0 / seen - depth
+        if behind > margin:
+            against[i] += 1
+        elif behind > -margin:
+            support[i] += 1

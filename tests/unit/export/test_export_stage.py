@@ -1,0 +1,141 @@
+"""The whole export stage on a small made model, and what its report says of good and bad captures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import open3d as o3d
+import pytest
+
+from services.export.params import ExportParams
+from services.export.report import build_report
+from services.export.stage import ExportStage
+from services.export.verdict import judge, verdict_of
+from shared.contracts.manifest import ImageVerdict, Manifest, StageReport
+from shared.contracts.request import JobRequest
+from shared.runtime.workspace import Workspace
+
+EVERYTHING = ["model.glb", "model_obj.zip", "mesh.ply", "pointcloud.ply", "preview.png", "cameras.json", "report.json"]
+
+
+def request(outputs: list[str], photos: int = 12) -> dict[str, Any]:
+    images = [{"name": f"{i:02d}.jpg", "url": "http://example.test/x"} for i in range(photos)]
+    asked = {"pipeline": "photogrammetry", "preset": "balanced", "images": images, "outputs": outputs}
+    return {"job_id": "made", "created_at": "2025-01-01T00:00:00Z", **asked}
+
+
+def workspace(root: Path, outputs: list[str], meshed: bool = True) -> Workspace:
+    """A ball seen by twelve cameras, as the earlier stages would have left it."""
+    (root / "request.json").write_text(json.dumps(request(outputs)))
+    for stage in ("sfm", "mvs", "postprocess"):
+        (root / "inputs" / stage).mkdir(parents=True)
+    camera = {"R": np.eye(3).tolist(), "t": [0, 0, 5], "K": [[100, 0, 50], [0, 100, 50], [0, 0, 1]], "width": 100, "height": 100}
+    images = {f"{i:02d}.jpg": {**camera, "file": "x", "mask": None, "distorted": None} for i in range(12)}
+    (root / "inputs" / "sfm" / "cameras.json").write_text(json.dumps({"images": images}))
+    ball = o3d.geometry.TriangleMesh.create_sphere(1.0, 20)
+    cloud = o3d.geometry.PointCloud(ball.vertices)
+    cloud.normals, cloud.colors = ball.vertices, ball.vertices
+    o3d.io.write_point_cloud(str(root / "inputs" / "mvs" / "pointcloud.ply"), cloud)
+    if meshed:
+        post = root / "inputs" / "postprocess"
+        vertices, faces = np.asarray(ball.vertices), np.asarray(ball.triangles).astype(np.int32)
+        uv = (vertices[faces][..., :2] * 0.45 + 0.5).astype(np.float32)
+        np.savez(post / "mesh.npz", vertices=vertices, faces=faces, uv=uv, normals=vertices)
+        cv2.imwrite(str(post / "texture.png"), np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8))
+        placed = {"scale": 0.5, "R": np.eye(3).tolist(), "t": [0, 0.5, 0], "source": "none", "isolated": True}
+        (post / "similarity.json").write_text(json.dumps(placed))
+        o3d.io.write_point_cloud(str(post / "pointcloud.ply"), cloud)
+    return Workspace(root)
+
+
+def test_everything_asked_for_is_written(tmp_path: Path) -> None:
+    """All seven artifacts, in one frame."""
+    report = ExportStage().run(workspace(tmp_path, EVERYTHING), ExportParams(preview_size=800))
+    assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == sorted(EVERYTHING)
+    mesh = o3d.io.read_triangle_mesh(str(tmp_path / "outputs" / "mesh.ply"))
+    cloud = o3d.io.read_point_cloud(str(tmp_path / "outputs" / "pointcloud.ply"))
+    for found in (mesh, cloud):
+        np.testing.assert_allclose(found.get_min_bound(), [-0.5, 0, -0.5], atol=1e-5)
+    assert report.job_report is not None
+    assert json.loads((tmp_path / "outputs" / "report.json").read_text()) == report.job_report
+
+
+def test_only_what_was_asked_for_is_written(tmp_path: Path) -> None:
+    """report.json comes always, the rest by name."""
+    ExportStage().run(workspace(tmp_path, ["cameras.json"]), ExportParams())
+    assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["cameras.json", "report.json"]
+
+
+def test_a_cloud_alone_stays_in_its_own_frame(tmp_path: Path) -> None:
+    """Without postprocess: cloud, cameras and report, nothing moved."""
+    ExportStage().run(workspace(tmp_path, EVERYTHING, meshed=False), ExportParams())
+    written = sorted(path.name for path in (tmp_path / "outputs").iterdir())
+    assert written == ["cameras.json", "pointcloud.ply", "report.json"]
+    cloud = o3d.io.read_point_cloud(str(tmp_path / "outputs" / "pointcloud.ply"))
+    np.testing.assert_allclose(cloud.get_max_bound(), [1, 1, 1], atol=0.02)
+    cameras = json.loads((tmp_path / "outputs" / "cameras.json").read_text())["images"]
+    assert cameras["00.jpg"]["t"] == pytest.approx([0, 0, 5])
+
+
+def manifest(stage: str, **report: Any) -> Manifest:
+    return Manifest(
+        job_id="made", step=stage, position=0, stage=stage, stage_version="1", attempt="a", seconds=1.5, report=StageReport(**report)
+    )
+
+
+def test_the_report_accounts_for_every_photo() -> None:
+    """Refused by ingest, not placed by sfm, registered: each is counted once and named with its reason."""
+    asked = JobRequest.model_validate(request(EVERYTHING, photos=4))
+    refused = ImageVerdict(name="00.jpg", status="dropped", reason="TOO_BLURRED")
+    steps = [manifest("ingest", images=(refused,)), manifest("sfm", summary={"reprojection_error_px": 0.6, "track_length": 4.0})]
+    report = build_report(asked, steps, ["02.jpg", "03.jpg"], {"source": "none"}, {"points": 10})
+    images = report["images"]
+    assert (images["submitted"], images["used"], images["registered"]) == (4, 3, 2)
+    assert [(photo["name"], photo["reason"]) for photo in images["dropped"]] == [("00.jpg", "TOO_BLURRED"), ("01.jpg", "NOT_REGISTERED")]
+    assert all(photo["hint"] for photo in images["dropped"])
+    assert report["cameras"]["reprojection_error_px"] == 0.6
+    assert report["stages"][0]["seconds"] == 1.5
+    assert report["verdict"] == "warn"
+
+
+GOOD: dict[str, Any] = {
+    "images": {"submitted": 24, "used": 24, "registered": 24},
+    "cameras": {"reprojection_error_px": 0.5, "track_length": 5.0},
+    "fidelity": {"held_out_psnr_db": 30.0},
+    "texture": {"seen": 0.9},
+}
+
+
+def test_a_good_capture_passes() -> None:
+    """No reason, no warning."""
+    assert judge(GOOD) == []
+    assert verdict_of([]) == "pass"
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "verdict"),
+    [
+        ({"images": {"submitted": 16, "used": 16, "registered": 12}}, "FEW_REGISTERED", "warn"),
+        ({"images": {"submitted": 16, "used": 16, "registered": 6}}, "FEW_REGISTERED", "fail"),
+        ({"images": {"submitted": 6, "used": 6, "registered": 6}}, "FEW_IMAGES", "warn"),
+        ({"cameras": {"reprojection_error_px": 2.5, "track_length": 5.0}}, "HIGH_REPROJECTION_ERROR", "warn"),
+        ({"cameras": {"reprojection_error_px": 0.5, "track_length": 2.1}}, "SHORT_TRACKS", "warn"),
+        ({"fidelity": {"held_out_psnr_db": 15.0}}, "LOW_FIDELITY", "warn"),
+        ({"fidelity": {"held_out_psnr_db": 5.0}}, "LOW_FIDELITY", "fail"),
+        ({"texture": {"seen": 0.3}}, "MUCH_UNSEEN", "warn"),
+    ],
+)
+def test_each_doubt_has_its_reason_and_hint(change: dict[str, Any], code: str, verdict: str) -> None:
+    """One bad number is one reason, with what to do about it."""
+    reasons = judge({**GOOD, **change})
+    assert [reason.code for reason in reasons] == [code]
+    assert reasons[0].hint
+    assert verdict_of(reasons) == verdict
+
+
+def test_numbers_that_are_not_known_are_no_doubt() -> None:
+    """A stage that told nothing is not held against the model."""
+    unknown = {"images": GOOD["images"], "cameras": {"reprojection_error_px": None, "track_length": None}}
+    assert judge(unknown) == []
