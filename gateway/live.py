@@ -32,6 +32,10 @@ class LiveEvent:
     content: dict[str, Any]
 
 
+class FeedClosed(Exception):
+    """This replica ends: whoever watches comes back to another one."""
+
+
 class Watch:
     """One watcher of one job: always the latest state, never a queue of old ones."""
 
@@ -40,6 +44,7 @@ class Watch:
         self.version = 0
         self._latest: LiveState | None = None
         self._news = asyncio.Event()
+        self._over = False
 
     def tell(self, state: LiveState | None) -> None:
         """What a poll found; None when the job is gone."""
@@ -47,9 +52,16 @@ class Watch:
         self.version = state.version if state else self.version
         self._news.set()
 
+    def end(self) -> None:
+        """There will be no more news."""
+        self._over = True
+        self._news.set()
+
     async def next(self) -> LiveState | None:
-        """The next state that was told; None when the job is gone."""
+        """The next state that was told; None when the job is gone. Raises FeedClosed when there will be no more."""
         await self._news.wait()
+        if self._over:
+            raise FeedClosed
         self._news.clear()
         return self._latest
 
@@ -62,13 +74,21 @@ class LiveFeed:
         self._poll_s = poll_s
         self._watches: set[Watch] = set()
         self._poller: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def watched(self) -> list[str]:
+        """The jobs that are watched now, once per watcher."""
+        return [watch.job_id for watch in self._watches]
 
     @contextlib.contextmanager
     def watch(self, job_id: str) -> Iterator[Watch]:
         """A watcher, told of changes until the block ends."""
         watch = Watch(job_id)
         self._watches.add(watch)
-        if self._poller is None or self._poller.done():
+        if self._closed:
+            watch.end()
+        elif self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll())
         try:
             yield watch
@@ -76,7 +96,10 @@ class LiveFeed:
             self._watches.discard(watch)
 
     async def close(self) -> None:
-        """Ends polling."""
+        """Ends polling, and every story that is being told."""
+        self._closed = True
+        for watch in self._watches:
+            watch.end()
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
@@ -101,7 +124,10 @@ class LiveFeed:
 
 
 async def story(feed: LiveFeed, load: LoadJob, job_id: str, last_seen: int | None = None) -> AsyncGenerator[LiveEvent, None]:
-    """A job's events from now to its end. `last_seen` is the version that a reconnecting caller knows: what it saw is not repeated."""
+    """A job's events from now to its end. `last_seen` is the version that a reconnecting caller knows: what it saw is not repeated.
+
+    Raises FeedClosed when this replica ends before the job does.
+    """
     with feed.watch(job_id) as watch:
         version, document = await load()
         if last_seen is None:

@@ -1,14 +1,42 @@
 """The HTTP server around the application, the same in the mesh and embedded."""
 
+import contextlib
+import socket
+from collections.abc import Iterator
+
 import uvicorn
 from fastapi import FastAPI
 
+from gateway.live import LiveFeed
 from gateway.settings import GatewaySettings
 
 MAX_SOCKET_MESSAGE_BYTES = 64 << 10  # nothing that a watcher says matters
 
 
-def server_of(app: FastAPI, settings: GatewaySettings) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """Ends on SIGTERM and Ctrl-C: streams of live events first, since they would go on for as long as their jobs.
+
+    uvicorn's own raises the signal again once it is done, and the process is gone before whoever serves has cleaned up.
+    """
+
+    def __init__(self, config: uvicorn.Config, feed: LiveFeed) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A signal is heard once; a second one, during the clean-up that follows, ends the process as it always does."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes nothing more, and lets requests under way finish within the grace period."""
+        await self._feed.close()
+        await super().shutdown(sockets)
+
+
+def server_of(app: FastAPI, settings: GatewaySettings) -> Server:
     """A server that listens once it is served. A port of 0 takes any free one."""
     config = uvicorn.Config(
         app,
@@ -20,4 +48,4 @@ def server_of(app: FastAPI, settings: GatewaySettings) -> uvicorn.Server:
         ws_max_size=MAX_SOCKET_MESSAGE_BYTES,
         timeout_graceful_shutdown=int(settings.grace_s),
     )
-    return uvicorn.Server(config)
+    return Server(config, app.state.parts.feed)

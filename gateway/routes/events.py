@@ -12,7 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 from gateway.auth import SUBPROTOCOL_PREFIX, Tenant, unauthenticated
 from gateway.database.records import FINISHED
 from gateway.documents import job_document
-from gateway.live import LiveEvent, LoadJob, story
+from gateway.live import FeedClosed, LiveEvent, LoadJob, story
 from gateway.parts import Parts, PartsOf
 from gateway.problems import Problem, responses
 from gateway.routes.jobs import find_job
@@ -20,7 +20,7 @@ from gateway.routes.jobs import find_job
 router = APIRouter(tags=["live events"])
 
 KEEP_ALIVE_S = 15.0
-NORMAL_CLOSURE, POLICY_VIOLATION = 1000, 1008
+NORMAL_CLOSURE, POLICY_VIOLATION, SERVICE_RESTART = 1000, 1008, 1012
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", description="Of the last event seen: what came before is not repeated.")]
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "init, progress …, then complete or error.", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
@@ -62,7 +62,10 @@ async def socket(websocket: WebSocket, job_id: str, parts: PartsOf) -> None:
     chosen = next((protocol for protocol in offered if not protocol.startswith(SUBPROTOCOL_PREFIX)), next(iter(offered), None))
     await websocket.accept(subprotocol=chosen)
     with contextlib.suppress(WebSocketDisconnect):
-        await _tell_until_gone(websocket, story(parts.feed, load, job_id))
+        try:
+            await _tell_until_gone(websocket, story(parts.feed, load, job_id))
+        except FeedClosed:
+            await websocket.close(SERVICE_RESTART)
 
 
 def _loader(parts: Parts, tenant: str, job_id: str) -> LoadJob:
@@ -87,6 +90,8 @@ async def _server_sent(events: AsyncGenerator[LiveEvent, None]) -> AsyncIterator
             if event is None:
                 return
             yield f"id: {event.version}\ndata: {_text(event)}\n\n"
+    except FeedClosed:
+        return  # the caller reconnects, and Last-Event-ID says where it was
     finally:
         await _end(waiting)
         await events.aclose()

@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -190,3 +193,26 @@ async def test_a_watcher_that_leaves_is_forgotten(served: Served, monkeypatch: p
         async with asyncio.timeout(0.5):
             await served.api.get(f"/api/v1/jobs/{job_id}/events")
     await eventually(lambda: job_id not in {watch.job_id for watch in served.gateway.app.state.parts.feed._watches}, 20)
+
+
+async def test_a_gateway_that_ends_ends_its_stories(tmp_path: Path) -> None:
+    """At once, not with the jobs: who watches comes back, a socket is told so (1012). The signal is not raised again."""
+    signals: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
+    try:
+        async with running_gateway(tmp_path, port=0, grace_s=20) as gateway:
+            server = server_of(gateway.app, gateway.settings)
+            server.config.lifespan = "off"
+            running = asyncio.create_task(server.serve())
+            await eventually(lambda: server.started)
+            served = Served(gateway, server)
+            job_id, told = await new_job(served.api), []
+            stories = asyncio.gather(socket_story(served, job_id, told), stream_story(served, job_id), return_exceptions=True)
+            await eventually(lambda: told and len(gateway.app.state.parts.feed.watched) == 2)
+            os.kill(os.getpid(), signal.SIGTERM)
+            closed, events = await asyncio.wait_for(stories, 10)
+            await asyncio.wait_for(running, 10)
+            await served.api.aclose()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (closed.rcvd.code, [event["type"] for _, event in events], signals) == (1012, ["init"], [])
