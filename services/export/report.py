@@ -19,7 +19,10 @@ def build_report(
     sfm, mvs, post = (summaries.get(stage, {}) for stage in ("sfm", "mvs", "postprocess"))
     facts: Json = {
         "images": image_facts(request, steps, registered),
-        "cameras": {name: first_of(sfm, name) for name in ("reprojection_error_px", "track_length", "sparse_points", "components")},
+        "cameras": {
+            "sparse_points": first_of(sfm, "points"),
+            **{name: first_of(sfm, name) for name in ("reprojection_error_px", "track_length", "components")},
+        },
         "cloud": {"dense_points": first_of(mvs, "points", "dense_points"), "delivered_points": delivered.get("points")},
     }
     if post:
