@@ -30,7 +30,6 @@ from gateway.live import LiveFeed
 from gateway.openapi import describe
 from gateway.parts import Dependency, Parts, require_schema
 from gateway.patience import when_available
-from gateway.plain_queries import PlainQueries
 from gateway.problems import UnexpectedErrors, install
 from gateway.rate_limit import RateLimit
 from gateway.relay import Relay
@@ -200,7 +199,6 @@ def _add_layers(app: FastAPI, settings: GatewaySettings, parts: Parts) -> None:
         app.add_middleware(RateLimit, per_minute=settings.rate_limit_per_minute)
     app.add_middleware(KeyRequired, keys=parts.keys)
     app.add_middleware(UnexpectedErrors)
-    app.add_middleware(PlainQueries)
     app.add_middleware(Answers, observe=_observe, clock=time.monotonic)
 
 

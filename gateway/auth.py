@@ -76,7 +76,7 @@ def unauthenticated() -> Problem:
 def _is_signed_link(scope: Scope) -> bool:
     if scope["method"] not in {"GET", "HEAD"} or not _LINK.fullmatch(scope["path"]):
         return False
-    return "signature" in parse_qs(scope["query_string"].decode("ascii"))
+    return "signature" in parse_qs(scope["query_string"].decode("ascii"))  # as text: parsed bytes may hold nothing but ASCII
 
 
 def require_tenant(request: Request) -> str:

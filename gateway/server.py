@@ -1,6 +1,7 @@
 """The HTTP server around the application, the same in the mesh and embedded."""
 
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 
@@ -11,6 +12,11 @@ from gateway.live import LiveFeed
 from gateway.settings import GatewaySettings
 
 MAX_SOCKET_MESSAGE_BYTES = 64 << 10  # nothing that a watcher says matters
+
+
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    """uvicorn calls it an error when a socket is refused with a status; whoever tries keys would fill the log with errors."""
+    return "without completing handshake" not in record.getMessage()
 
 
 class Server(uvicorn.Server):
@@ -48,4 +54,5 @@ def server_of(app: FastAPI, settings: GatewaySettings) -> Server:
         ws_max_size=MAX_SOCKET_MESSAGE_BYTES,
         timeout_graceful_shutdown=int(settings.grace_s),
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_no_refusal)
     return Server(config, app.state.parts.feed)

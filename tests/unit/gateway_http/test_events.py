@@ -155,13 +155,14 @@ async def test_many_watchers_ask_the_database_once_a_second(served: Served, monk
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-API-Key": "wrong"}])
-async def test_a_stranger_hears_nothing(served: Served, headers: dict) -> None:
-    """Refused before the handshake, with a problem."""
+async def test_a_stranger_hears_nothing(served: Served, headers: dict, caplog: pytest.LogCaptureFixture) -> None:
+    """Refused before the handshake, with a problem; whoever tries keys fills no log with errors."""
     job_id = await new_job(served.api)
     with pytest.raises(InvalidStatus) as refused:
         await socket_story(served, job_id, [], additional_headers=headers)
     assert refused.value.response.status_code == 401
     assert json.loads(refused.value.response.body)["code"] == "UNAUTHENTICATED"
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_socket_for_no_job_is_refused(served: Served) -> None:
