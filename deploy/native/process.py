@@ -38,10 +38,18 @@ def is_ready(base_url: str) -> bool:
 
 
 class Process:
-    """One program in a session of its own, so that its children end with it."""
+    """One program in a session of its own, so that its children end with it. `stop_signal` asks it to end."""
 
-    def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
         self.argv, self.log, self.env, self.cwd = list(argv), log, dict(env or {}), cwd
+        self._stop_signal = stop_signal
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -74,12 +82,12 @@ class Process:
             time.sleep(0.1)
 
     def terminate(self) -> None:
-        """SIGTERM; does not wait."""
+        """Asks it to end; does not wait."""
         if self._child is not None:
-            self._signal(signal.SIGTERM)
+            self._signal(self._stop_signal)
 
     def stop(self, timeout_s: float = 30) -> None:
-        """SIGTERM, then SIGKILL to everything it started."""
+        """Asks it to end, then SIGKILL to everything it started."""
         if self._child is None:
             return
         self.terminate()

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import urllib.error
@@ -149,7 +150,8 @@ class Postgres:
         self._programs = Path(program).parent
         self._data = folder / "data"
         options = ["-D", str(self._data), "-p", str(self.port), "-h", HOST, "-k", str(folder)]
-        self._process = Process([*self._as_user(), program, *options], folder / "postgres.log", cwd=Path("/"))
+        # SIGTERM would wait for clients to leave, and a gateway never does.
+        self._process = Process([*self._as_user(), program, *options], folder / "postgres.log", cwd=Path("/"), stop_signal=signal.SIGINT)
 
     def url(self, database: str) -> str:
         """Where SQLAlchemy connects."""
