@@ -20,7 +20,8 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 class SharedSettings(BaseSettings):
     """One field per variable; `.env.example` lists them with their defaults and why."""
 
-    model_config = SettingsConfigDict(env_prefix="MESHWORK_", extra="ignore", env_ignore_empty=True)
+    # A secret that is refused must not be printed with the refusal.
+    model_config = SettingsConfigDict(env_prefix="MESHWORK_", extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
 
     environment: str = "development"  # "production" refuses sample secrets
     log_level: str = "INFO"

@@ -22,6 +22,7 @@ from shared.errors import DependencyUnavailable
 from shared.runtime.logging import configure
 from shared.runtime.settings import WorkerSettings
 from shared.runtime.worker import StageWorker
+from shared.sealing import seal
 from shared.storage.directory import DirectoryStore
 
 
@@ -42,6 +43,7 @@ def prepare_environment(data: Path, port: int) -> None:
 async def serve(data: Path) -> None:
     """Runs gateway, workers and webhooks until a signal ends it."""
     settings = GatewaySettings()
+    seal("", settings.seal_key.get_secret_value())  # better no start than webhooks that can never be sent
     configure(settings.log_level, settings.log_json, "embedded")
     broker, store = MemoryBroker(), DirectoryStore(data / "artifacts")
     database = create_engine(settings.database_url.get_secret_value())

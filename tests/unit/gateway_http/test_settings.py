@@ -53,9 +53,10 @@ def test_the_schedule_names_retry_queues() -> None:
 
 @pytest.mark.parametrize("secret", ["plain", "whsec_", "whsec_***", "whsec_QUJD"])
 def test_a_webhook_secret_has_its_form(secret: str) -> None:
-    """One that receivers' libraries would refuse is refused at the start."""
-    with pytest.raises(ValidationError, match="whsec_"):
+    """One that receivers' libraries would refuse is refused at the start, without being printed: it may be one letter off a real one."""
+    with pytest.raises(ValidationError, match="whsec_") as caught:
         settings(webhook_secret=secret)
+    assert f"'{secret}" not in str(caught.value)
 
 
 def test_two_secrets_are_taken_while_they_are_rotated() -> None:
