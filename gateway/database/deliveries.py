@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 
-from sqlalchemy import select
+from sqlalchemy import and_, case, select
 
 from gateway.database.engine import Rows
-from gateway.database.models import DeliveryAttemptRow, DeliveryRow
+from gateway.database.models import DeliveryAttemptRow, DeliveryRow, StepRow
 from gateway.database.records import DeliveryRecord
 from shared.contracts.events import WebhookAttempted
 
@@ -13,8 +13,11 @@ _MAX_ERROR = 500
 
 
 async def with_attempts(rows: Rows, job_id: str) -> list[DeliveryRecord]:
-    """The webhooks of a job, oldest first."""
-    deliveries = select(DeliveryRow).where(DeliveryRow.job_id == job_id).order_by(DeliveryRow.created_at, DeliveryRow.id)
+    """The webhooks of a job, oldest first; those of one transaction in the order of what they tell."""
+    told = case((DeliveryRow.type == "job.started", 0), (DeliveryRow.type == "stage.completed", 1), else_=2)
+    step = and_(StepRow.job_id == DeliveryRow.job_id, StepRow.name == DeliveryRow.step)
+    deliveries = select(DeliveryRow).outerjoin(StepRow, step).where(DeliveryRow.job_id == job_id)
+    deliveries = deliveries.order_by(DeliveryRow.created_at, told, StepRow.position, DeliveryRow.id)
     attempts = (
         select(DeliveryAttemptRow)
         .join(DeliveryRow, DeliveryRow.id == DeliveryAttemptRow.delivery_id)

@@ -183,6 +183,16 @@ async def test_progress_never_falls(database: Database) -> None:
     assert (await job_of(database, job_id)).message == "50%"
 
 
+async def test_webhooks_are_listed_in_the_order_of_what_they_tell(database: Database, repository: JobRepository) -> None:
+    """Also those that one batch decided, at one moment: started, each step, the end."""
+    job_id = await insert(database, new_job(callback_events=ALL_EVENTS))
+    facts, manifests = success(job_id)
+    await fold(database, facts, manifests)
+    listed = [(record.delivery.type, record.delivery.step) for record in await repository.deliveries_of(TENANT, job_id)]
+    steps = [("stage.completed", step) for step in STEPS]
+    assert listed == [("job.started", None), *steps, ("job.completed", None)]
+
+
 async def test_what_comes_after_the_end_changes_no_ending(database: Database, repository: JobRepository) -> None:
     """A cancelled job stays cancelled, with one webhook, whatever workers still tell."""
     job_id = await insert(database)
