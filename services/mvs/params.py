@@ -45,7 +45,7 @@ class MvsParams(BaseModel):
         default=2, ge=1, le=8, description="Other photos that must see the same surface at a pixel for it to be kept."
     )
     max_reprojection_px: float = Field(
-        default=1.0, ge=0.1, le=8.0, description="Largest forward-backward error between photos, in pixels of the finest level computed."
+        default=2.0, ge=0.1, le=8.0, description="Largest forward-backward error between photos, in pixels of the finest level computed."
     )
     max_depth_error: float = Field(default=0.01, ge=0.0005, le=0.1, description="Largest relative difference in depth between photos.")
     min_angle_deg: float = Field(
