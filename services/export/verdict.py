@@ -7,7 +7,7 @@ from typing import Any, Literal
 Verdict = Literal["pass", "warn", "fail"]
 
 RECOMMENDED_IMAGES = 12
-WARN_REGISTERED, FAIL_REGISTERED = 0.9, 0.5
+FAIL_REGISTERED = 0.5  # any photo less than all is a warning: what it showed may be missing
 WARN_REPROJECTION_PX = 1.5
 WARN_TRACK_LENGTH = 2.5
 WARN_PSNR_DB, FAIL_PSNR_DB = 18.0, 10.0
@@ -42,7 +42,7 @@ def verdict_of(reasons: list[Reason]) -> Verdict:
 def _registered(facts: Mapping[str, Any]) -> Reason | None:
     images = facts["images"]
     ratio = images["registered"] / max(images["used"], 1)
-    if ratio >= WARN_REGISTERED:
+    if ratio >= 1:
         return None
     message = f"{images['registered']} of {images['used']} photos could be placed."
     hint = "Take more photos between those listed and their neighbours: 60 to 80 % overlap, sharp, with texture in view."

@@ -117,6 +117,7 @@ def test_a_good_capture_passes() -> None:
 @pytest.mark.parametrize(
     ("change", "code", "verdict"),
     [
+        ({"images": {"submitted": 16, "used": 16, "registered": 15}}, "FEW_REGISTERED", "warn"),
         ({"images": {"submitted": 16, "used": 16, "registered": 12}}, "FEW_REGISTERED", "warn"),
         ({"images": {"submitted": 16, "used": 16, "registered": 6}}, "FEW_REGISTERED", "fail"),
         ({"images": {"submitted": 6, "used": 6, "registered": 6}}, "FEW_IMAGES", "warn"),
