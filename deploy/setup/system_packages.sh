@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs Debian packages that are missing, where this user may; says what to install where not.
-#   system_packages.sh libraries   what open3d needs to be imported and to render
+#   system_packages.sh libraries   what open3d and pymeshlab need to be imported
 #   system_packages.sh servers     RabbitMQ and PostgreSQL, for tests and for the native mesh
 set -euo pipefail
 
 case "${1:?libraries or servers}" in
-  libraries) packages=(libusb-1.0-0 libgl1 libgomp1 libegl1 libx11-6) ;;
+  libraries) packages=(libusb-1.0-0 libgl1 libopengl0 libgomp1 libegl1 libx11-6) ;;
   servers) packages=(rabbitmq-server postgresql) ;;
   *) echo "system_packages.sh: no such group: $1" >&2; exit 2 ;;
 esac

@@ -5,6 +5,7 @@ from typing import Any
 
 import fast_simplification
 import numpy as np
+import pymeshlab
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -28,19 +29,16 @@ def largest_pieces(mesh: Mesh, side_share: float) -> Mesh:
 
 def manifold(mesh: Mesh) -> Mesh:
     """Without duplicates, slivers of no area, edges of more than two faces and vertices that join separate fans."""
-    legacy = mesh.legacy()
-    legacy.remove_duplicated_vertices()
-    legacy.remove_degenerate_triangles()
-    legacy.remove_duplicated_triangles()
-    legacy.remove_non_manifold_edges()
-    # Where two fans meet in one vertex, the faces around it go; the holes that this leaves are closed with the others.
-    for _ in range(5):
-        pinched = np.asarray(legacy.get_non_manifold_vertices())
-        if len(pinched) == 0:
-            break
-        legacy.remove_triangles_by_mask(np.isin(np.asarray(legacy.triangles), pinched).any(1))
-    legacy.remove_unreferenced_vertices()
-    return Mesh.of_legacy(legacy)
+    filters = pymeshlab.MeshSet(verbose=False)
+    filters.add_mesh(pymeshlab.Mesh(vertex_matrix=mesh.vertices, face_matrix=mesh.faces))
+    filters.meshing_remove_duplicate_vertices()
+    filters.meshing_remove_null_faces()
+    filters.meshing_remove_duplicate_faces()
+    filters.meshing_repair_non_manifold_edges(method="Remove Faces")
+    filters.meshing_repair_non_manifold_vertices(vertdispratio=0.0)  # fans that meet in one vertex get a vertex each, in the same place
+    filters.meshing_remove_unreferenced_vertices()
+    repaired = filters.current_mesh()
+    return Mesh(repaired.vertex_matrix(), repaired.face_matrix().astype(np.int32))
 
 
 def fill_holes(mesh: Mesh, largest: float = np.inf, may_fill: Callable[[Floats], bool] = lambda patch: True) -> Mesh:

@@ -53,7 +53,7 @@ class PostprocessStage:
         return StageReport(
             summary={"points": len(subject.cloud), "isolated": subject.isolated, "support_plane": subject.plane is not None, **summary},
             warnings=_warnings(summary),
-            engines={name: version(name) for name in ("open3d", "fast_simplification", "xatlas", "numba")},
+            engines={name: version(name) for name in ("open3d", "pymeshlab", "fast_simplification", "xatlas", "numba")},
         )
 
 
