@@ -17,14 +17,7 @@ async def serve(settings: GatewaySettings) -> None:
     """Runs until a signal ends it."""
     database = create_engine(settings.database_url.get_secret_value())
     broker = RabbitBroker(settings.amqp_url.get_secret_value(), f"gateway@{socket.gethostname()}")
-    store = MinioStore(
-        settings.s3_endpoint,
-        settings.s3_access_key,
-        settings.s3_secret_key.get_secret_value(),
-        settings.s3_bucket,
-        settings.s3_public_endpoint,
-        settings.s3_region,
-    )
+    store = MinioStore.of(settings)
     adapters = Adapters(database, broker, store, prepare_store=lambda: store.prepare(settings.retention))
     try:
         await server_of(create_app(settings, adapters), settings).serve()

@@ -28,13 +28,7 @@ def main() -> None:
 async def serve(settings: WebhookSettings) -> None:
     """Connects, delivers, and on SIGTERM or SIGINT finishes the calls under way and returns."""
     broker = RabbitBroker(settings.amqp_url.get_secret_value(), f"{NAME}@{socket.gethostname()}")
-    store = MinioStore(
-        settings.s3_endpoint,
-        settings.s3_access_key,
-        settings.s3_secret_key.get_secret_value(),
-        settings.s3_bucket,
-        region=settings.s3_region,
-    )
+    store = MinioStore.of(settings)
     consumer = build_webhooks(broker, store, settings)
     watchdog = LoopWatchdog(NAME, settings.blocked_loop_warn_s, settings.blocked_loop_exit_s)
     watchdog.start(asyncio.get_running_loop())

@@ -91,14 +91,7 @@ async def run_worker(target: str, settings: WorkerSettings) -> None:
         return
     configure(settings.log_level, settings.log_json, service=name)
     broker = RabbitBroker(settings.amqp_url.get_secret_value(), f"{name}@{socket.gethostname()}")
-    store = MinioStore(
-        settings.s3_endpoint,
-        settings.s3_access_key,
-        settings.s3_secret_key.get_secret_value(),
-        settings.s3_bucket,
-        settings.s3_public_endpoint,
-        settings.s3_region,
-    )
+    store = MinioStore.of(settings)
     worker = StageWorker(target, name, broker, store, settings, compute)
     health = HealthServer(settings.health_port, worker.ready, settings.health_host)
     watchdog = LoopWatchdog(name, settings.blocked_loop_warn_s, settings.blocked_loop_exit_s)

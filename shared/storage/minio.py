@@ -23,6 +23,7 @@ from minio.error import MinioException, S3Error
 
 from shared.errors import DependencyUnavailable, ObjectCorrupt, ObjectMissing
 from shared.ports import StoredFile
+from shared.settings import SharedSettings
 from shared.storage import keys
 from shared.storage.hashing import CHUNK_BYTES, HashingReader, in_large_chunks, temporary_beside
 from shared.storage.lifecycle import expire_objects
@@ -55,6 +56,13 @@ class MinioStore:
         self._client = _client(endpoint, access_key, secret_key, region, pool)
         # Signs links for the address that callers see. With a region it asks nobody.
         self._public = _client(public_endpoint or endpoint, access_key, secret_key, region, pool)
+
+    @classmethod
+    def of(cls, settings: SharedSettings) -> "MinioStore":
+        """The bucket that this process's settings name."""
+        secret = settings.s3_secret_key.get_secret_value()
+        endpoints = settings.s3_endpoint, settings.s3_public_endpoint
+        return cls(endpoints[0], settings.s3_access_key, secret, settings.s3_bucket, endpoints[1], settings.s3_region)
 
     async def prepare(self, retention: timedelta | None = None) -> None:
         """Makes the bucket when it is missing, and lets it expire what is older than `retention` and a week, where the store can."""
