@@ -69,6 +69,13 @@ def test_fountain_with_its_calibration_is_closer(reconstruct: Callable[..., Any]
     assert errors.mean() <= 0.005
 
 
+def test_every_photo_of_a_facade_registers(reconstruct: Callable[..., Any], real_photos: Path) -> None:
+    """sceaux-castle: 11 of 11, as a point cloud."""
+    job, files = reconstruct(real_photos / "sceaux-castle", pipeline="pointcloud")
+    assert registered(job) == 11
+    assert set(files) == {"pointcloud.ply", "cameras.json", "report.json"}
+
+
 def test_weak_overlap_is_completed_and_said(reconstruct: Callable[..., Any], real_photos: Path) -> None:
     """banana: at least 12 of 16 register, the others are NOT_REGISTERED, and the verdict warns."""
     job, _ = reconstruct(real_photos / "banana" / "images")
