@@ -138,7 +138,7 @@ class DirectoryStore:
         with _writing():
             _sync(incoming)
             for _ in range(_RENAME_TRIES):
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError, FileExistsError):  # mkdir reports a folder removed beside it as existing
                     path.parent.mkdir(parents=True, exist_ok=True)
                     incoming.replace(path)
                     break

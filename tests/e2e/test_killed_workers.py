@@ -13,7 +13,7 @@ from deploy.native.mesh import Mesh
 from shared.contracts.routing import STAGES
 from tests.support.eventually import wait_until
 
-INSTANT = ("segmentation", "export")
+INSTANT = ("ingest", "segmentation", "export")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
