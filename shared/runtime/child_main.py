@@ -23,6 +23,7 @@ from typing import Any, cast
 from shared.contracts.manifest import StageReport
 from shared.errors import OutOfMemory, PermanentError, TransientError
 from shared.runtime.child_protocol import HEADER, Frame, error_frame, frame_size, pack, unpack
+from shared.runtime.out_of_memory import is_out_of_memory
 from shared.runtime.stage import Stage
 from shared.runtime.workspace import Workspace
 
@@ -78,9 +79,9 @@ def answer(stage: Stage, request: Frame, channel: Channel) -> Frame:
         return _run(stage, request, channel)
     except (PermanentError, TransientError) as error:
         return error_frame(error)
-    except MemoryError:
-        return error_frame(OutOfMemory())
-    except BaseException:
+    except BaseException as error:
+        if is_out_of_memory(error):
+            return error_frame(OutOfMemory())
         return {"say": "crashed", "traceback": traceback.format_exc()}
 
 

@@ -15,7 +15,9 @@ from shared.contracts.manifest import ImageVerdict, StageReport, Warning
 from shared.errors import PermanentError, TransientError
 from shared.runtime.workspace import Workspace
 
-Behaviour = Literal["ok", "abort", "kill", "exit", "raise", "hang", "spawn", "eat", "memory_error", "permanent", "transient", "chatty"]
+Behaviour = Literal[
+    "ok", "abort", "kill", "exit", "raise", "hang", "spawn", "eat", "memory_error", "cv2_memory", "permanent", "transient", "chatty"
+]
 
 
 class FakeParams(BaseModel):
@@ -116,6 +118,13 @@ def raise_memory_error(workspace: Workspace) -> None:
     raise MemoryError
 
 
+def raise_cv2_memory(workspace: Workspace) -> None:
+    import cv2
+    import numpy as np
+
+    cv2.resize(np.zeros((8, 8), np.uint8), (2_000_000_000, 100_000))  # more than a process can address
+
+
 def raise_permanent(workspace: Workspace) -> None:
     report = StageReport(warnings=(Warning(code="TOO_BLURRED", message="blurred"),), summary={"seen": 3})
     raise PermanentError("TOO_FEW_REGISTERED", "Only 1 of 3 photos could be placed.", report=report)
@@ -140,6 +149,7 @@ MISCHIEF: dict[Behaviour, Callable[[Workspace], None]] = {
     "spawn": spawn,
     "eat": eat,
     "memory_error": raise_memory_error,
+    "cv2_memory": raise_cv2_memory,
     "permanent": raise_permanent,
     "transient": raise_transient,
     "chatty": chat,

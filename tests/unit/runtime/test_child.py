@@ -139,10 +139,11 @@ async def test_a_transient_error_crosses(compute: ChildCompute, bench: Bench) ->
         await bench.run(compute, behaviour="transient")
 
 
-async def test_a_memory_error_is_out_of_memory(compute: ChildCompute, bench: Bench) -> None:
-    """Python's own MemoryError counts as well as the limit."""
+@pytest.mark.parametrize("behaviour", ["memory_error", "cv2_memory"])
+async def test_a_memory_error_is_out_of_memory(compute: ChildCompute, bench: Bench, behaviour: str) -> None:
+    """Python's own MemoryError and OpenCV's, which is none, count as well as the limit."""
     with pytest.raises(OutOfMemory):
-        await bench.run(compute, behaviour="memory_error")
+        await bench.run(compute, behaviour=behaviour)
 
 
 async def test_a_child_that_eats_memory_is_ended(compute: ChildCompute, bench: Bench) -> None:
