@@ -1,9 +1,11 @@
 """The stage's work from end to end."""
 
 import shutil
+from dataclasses import replace
 
 from services.sfm.cameras_file import write_cameras
 from services.sfm.colmap import pycolmap
+from services.sfm.distortion import settle_distortion
 from services.sfm.intrinsics import camera_groups
 from services.sfm.ladder import Search, climb
 from services.sfm.params import SfmParams
@@ -29,6 +31,7 @@ def reconstruct(workspace: Workspace, params: SfmParams) -> StageReport:
     search = Search(photos, groups, params, scratch, lambda done, message: workspace.progress(LADDER_SHARE * done, message))
     climb(search, workspace.reduction)
     refuse_too_few(search)
+    settle(search)
     write_outputs(workspace, search, params)
     return success_report(search)
 
@@ -41,6 +44,12 @@ def refuse_too_few(search: Search) -> None:
         return
     message = f"Only {placed} of {total} photos could be placed." if placed else f"None of the {total} photos could be placed."
     raise PermanentError("TOO_FEW_REGISTERED", message, report=failure_report(search))
+
+
+def settle(search: Search) -> None:
+    """The best component with distortion only where the photos determine it."""
+    best, fixed = search.components[0], frozenset(index + 1 for index, group in enumerate(search.groups) if group.fixed)
+    search.components[0] = replace(best, reconstruction=settle_distortion(best.reconstruction, fixed, search.pixel_scale))
 
 
 def write_outputs(workspace: Workspace, search: Search, params: SfmParams) -> None:

@@ -135,15 +135,24 @@ def test_the_same_photos_give_the_same_cameras(room: Path, cameras: dict[str, An
 
 
 def test_a_given_camera_is_used_as_it_is(tmp_path: Path) -> None:
-    """No refinement: K comes out as it went in, and the places are better for it."""
+    """No refinement: K comes out as it went in, the places are better for it, and photos of a straight lens stay the files they are."""
     views = around(6)
     given = Pinhole(model="PINHOLE", params=(1040.0, 1040.0, 480.0, 360.0), width=960, height=720)
     report, cameras = run(write_ingest(tmp_path, views), camera=given)
     assert report.summary["cameras"][0]["source"] == "given"  # type: ignore[index,call-overload]
     for camera in cameras.values():
-        assert np.array(camera["K"])[:2, 2] == pytest.approx([camera["width"] / 2, camera["height"] / 2], abs=0.6)
-        assert camera["K"][0][0] == pytest.approx(520.0)
+        assert np.array(camera["K"]) == pytest.approx(np.array([[520, 0, 240], [0, 520, 180], [0, 0, 1]]))
+        sent = tmp_path / "inputs" / "ingest" / "photos" / Path(camera["file"]).name
+        assert (tmp_path / "outputs" / camera["file"]).read_bytes() == sent.read_bytes()
     assert aligned_error(centres(cameras), truth(views, cameras)).max() < 0.002 * 3.5
+
+
+def test_a_lens_without_distortion_is_found_without_distortion(tmp_path: Path) -> None:
+    """Noise of the features is not taken for a lens: k is zero, not nearly zero, and no photo is resampled."""
+    _, cameras = run(write_ingest(tmp_path, around(6)))
+    for camera in cameras.values():
+        assert camera["distorted"]["params"][3] == 0.0
+        assert (camera["width"], camera["height"], camera["K"][0][2], camera["K"][1][2]) == (480, 360, 240.0, 180.0)
 
 
 def test_photos_of_two_cameras_meet_in_one_model(tmp_path: Path) -> None:
