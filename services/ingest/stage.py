@@ -12,35 +12,36 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
+from services.ingest.capture_faults import Rated, capture_warnings, is_hopeless
 from services.ingest.decoding import UnusablePhotoError
 from services.ingest.originals import Original, gather_originals
 from services.ingest.params import IngestParams
-from services.ingest.photo_quality import BLURRED_SHARE, CLIPPED_SHARE, is_hopeless
 from services.ingest.settings import IngestSettings
 from services.ingest.working_images import Photo, make_working_image
-from shared.contracts.manifest import ImageVerdict, StageReport, Warning
-from shared.errors import PermanentError
+from shared.contracts.manifest import ImageVerdict, StageReport
+from shared.errors import CODES, PermanentError
+from shared.photo_names import listed
 from shared.runtime.workspace import Workspace
 
 MIN_IMAGES = 3
-RECOMMENDED_IMAGES = 12
 _DOWNLOAD_SHARE = 0.6  # of the stage's progress
 _DECODERS = 2  # photos in memory at once: a 100-megapixel photo takes up to a gigabyte while it is converted
 
 
 @dataclass
 class _Sorted:
-    """Photos kept, in the order sent, and why the others were not."""
+    """Photos kept, in the order sent, why the others were not, and the figures of every photo that opened."""
 
     photos: list[Photo] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class IngestStage:
     """Fetches, checks and normalises photos."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     Params: ClassVar[type[BaseModel]] = IngestParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"images": ("*",)}
 
@@ -49,12 +50,11 @@ class IngestStage:
         settings = IngestSettings()
         names = [source.name for source in workspace.request().images]
         kept = _without_blurred(_without_duplicates(_accepted(workspace, params, settings), workspace, params), workspace, params)
-        report = _report(names, kept)
         if len(kept.photos) < MIN_IMAGES:
-            raise PermanentError("TOO_FEW_IMAGES", f"{len(kept.photos)} of {len(names)} photos can be used.", report=report)
+            raise _too_few(names, kept)
         entries = [photo.to_json() for photo in kept.photos]
         (workspace.outputs / "photos.json").write_text(json.dumps({"photos": entries}, indent=1))
-        return report
+        return _report(names, kept)
 
 
 def _accepted(workspace: Workspace, params: IngestParams, settings: IngestSettings) -> _Sorted:
@@ -77,6 +77,7 @@ def _accepted(workspace: Workspace, params: IngestParams, settings: IngestSettin
         for original, outcome in zip(originals, pool.map(convert, originals), strict=True):
             if isinstance(outcome, Photo):
                 result.photos.append(outcome)
+                result.figures[outcome.name] = outcome.quality.rounded()
             else:
                 result.reasons[original.name] = outcome
             done += 1
@@ -96,7 +97,7 @@ def _originals(workspace: Workspace, settings: IngestSettings) -> list[Original]
 def _without_duplicates(found: _Sorted, workspace: Workspace, params: IngestParams) -> _Sorted:
     if not params.drop_duplicates:
         return found
-    result, seen = _Sorted(reasons=dict(found.reasons)), set[str]()
+    result, seen = _Sorted(reasons=dict(found.reasons), figures=found.figures), set[str]()
     for photo in found.photos:
         if {photo.sha256, photo.pixels_sha256} & seen:
             result.reasons[photo.name] = "DUPLICATE"
@@ -110,10 +111,10 @@ def _without_duplicates(found: _Sorted, workspace: Workspace, params: IngestPara
 def _without_blurred(found: _Sorted, workspace: Workspace, params: IngestParams) -> _Sorted:
     if not params.drop_blurred or not found.photos:
         return found
-    middle = median(photo.sharpness for photo in found.photos)
-    result = _Sorted(reasons=dict(found.reasons))
+    middle = median(photo.quality.sharpness for photo in found.photos)
+    result = _Sorted(reasons=dict(found.reasons), figures=found.figures)
     for photo in found.photos:
-        if is_hopeless(photo.sharpness, middle):
+        if is_hopeless(photo.quality, middle):
             result.reasons[photo.name] = "TOO_BLURRED"
             (workspace.outputs / photo.file).unlink()
         else:
@@ -121,39 +122,34 @@ def _without_blurred(found: _Sorted, workspace: Workspace, params: IngestParams)
     return result
 
 
+def _too_few(names: list[str], kept: _Sorted) -> PermanentError:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in kept.reasons.items():
+        by_reason.setdefault(reason, []).append(name)
+    why = "".join(f" {reason}: {listed(dropped)}." for reason, dropped in by_reason.items())
+    message = f"{len(kept.photos)} of {len(names)} photos can be used; at least {MIN_IMAGES} are needed.{why}"
+    hints = [CODES[reason].hint for reason in by_reason if reason in CODES]
+    hint = " ".join([CODES["TOO_FEW_IMAGES"].hint, *hints])
+    return PermanentError("TOO_FEW_IMAGES", message, hint, report=_report(names, kept))
+
+
 def _report(names: list[str], kept: _Sorted) -> StageReport:
     verdicts = [
-        ImageVerdict(name=name, status="dropped", reason=kept.reasons[name])
-        if name in kept.reasons
-        else ImageVerdict(name=name, status="accepted")
+        ImageVerdict(
+            name=name,
+            status="dropped" if name in kept.reasons else "accepted",
+            reason=kept.reasons.get(name),
+            figures=kept.figures.get(name, {}),
+        )
         for name in names
     ]
     summary = {
         "submitted": len(names),
         "accepted": len(kept.photos),
         "dropped": dict(Counter(kept.reasons.values())),
-        "sharpness_median": round(median(photo.sharpness for photo in kept.photos), 2) if kept.photos else None,
+        "sharpness_median": round(median(photo.quality.sharpness for photo in kept.photos), 2) if kept.photos else None,
         "with_focal_prior": sum(photo.focal_px is not None for photo in kept.photos),
     }
     engines = {name: version(name) for name in ("pillow", "pillow-heif", "opencv-python-headless")}
-    return StageReport(summary=summary, images=tuple(verdicts), warnings=tuple(_warnings(kept)), engines=engines)
-
-
-def _warnings(kept: _Sorted) -> list[Warning]:
-    warnings = []
-    if 0 < len(kept.photos) < RECOMMENDED_IMAGES:
-        message = f"{len(kept.photos)} photos can be used; {RECOMMENDED_IMAGES} or more are recommended."
-        warnings.append(Warning(code="FEW_IMAGES", message=message, hint="Take photos all around the object, at two heights."))
-    middle = median(photo.sharpness for photo in kept.photos) if kept.photos else 0.0
-    blurred = [photo.name for photo in kept.photos if photo.sharpness < BLURRED_SHARE * middle]
-    clipped = [photo.name for photo in kept.photos if photo.overexposed > CLIPPED_SHARE]
-    if blurred:
-        warnings.append(_about("BLURRED_PHOTOS", "Less sharp than the others", blurred, "Hold the camera still; use a shorter exposure."))
-    if clipped:
-        warnings.append(_about("OVEREXPOSED_PHOTOS", "Largely white", clipped, "Expose for the bright parts; white areas give no surface."))
-    return warnings
-
-
-def _about(code: str, what: str, names: list[str], hint: str) -> Warning:
-    listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    return Warning(code=code, message=f"{what} ({len(names)}): {listed}.", hint=hint)
+    warnings = capture_warnings([Rated(photo.name, photo.quality) for photo in kept.photos])
+    return StageReport(summary=summary, images=tuple(verdicts), warnings=tuple(warnings), engines=engines)

@@ -28,16 +28,13 @@ class Photo:
     original_height: int
     focal_px: float | None
     camera_key: str | None
-    sharpness: float
-    overexposed: float
-    underexposed: float
+    quality: PhotoQuality
     sha256: str
     pixels_sha256: str
 
     def to_json(self) -> dict[str, Any]:
         """The entry as photos.json has it."""
-        entry = asdict(self)
-        return entry | {"exposure": {"overexposed": entry.pop("overexposed"), "underexposed": entry.pop("underexposed")}}
+        return asdict(self) | {"quality": self.quality.rounded()}
 
 
 def make_working_image(original: Original, outputs: Path, params: IngestParams, max_megapixels: float) -> Photo:
@@ -46,7 +43,6 @@ def make_working_image(original: Original, outputs: Path, params: IngestParams, 
     decoded = decode(original.path, max_megapixels)
     image = _reduced(decoded.image, params.max_image_size)
     pixels = np.asarray(image)
-    quality: PhotoQuality = measure(pixels)
     file = _write(original, decoded, image, outputs, params)
     return Photo(
         name=original.name,
@@ -57,9 +53,7 @@ def make_working_image(original: Original, outputs: Path, params: IngestParams, 
         original_height=decoded.image.height,
         focal_px=focal_length_px(decoded.exif, image.width, image.height),
         camera_key=camera_key(decoded.exif, image.width, image.height),
-        sharpness=round(quality.sharpness, 3),
-        overexposed=round(quality.overexposed, 4),
-        underexposed=round(quality.underexposed, 4),
+        quality=measure(pixels),
         sha256=original.sha256,
         pixels_sha256=hashlib.sha256(pixels.tobytes()).hexdigest(),
     )

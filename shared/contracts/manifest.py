@@ -36,11 +36,12 @@ class Warning(Contract):
 
 
 class ImageVerdict(Contract):
-    """What became of one photo. `status` is accepted, registered or dropped."""
+    """What became of one photo. `status` is accepted, registered or dropped; `figures` are what a stage measured in it."""
 
     name: str
     status: str
     reason: str | None = None
+    figures: dict[str, float] = Field(default_factory=dict)
 
 
 class StageReport(Contract):

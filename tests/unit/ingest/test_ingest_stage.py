@@ -208,6 +208,24 @@ def test_too_few_photos_fail_with_every_reason(tmp_path: Path) -> None:
     """The error's report still accounts for each photo."""
     _, reasons = uploaded(tmp_path, {"a.jpg": encoded(sharp_pixels(1)), "b.jpg": b"no", "c.jpg": b"no"})
     assert reasons == {"a.jpg": None, "b.jpg": "NOT_AN_IMAGE", "c.jpg": "NOT_AN_IMAGE"}
+    with pytest.raises(PermanentError, match=r"1 of 3 photos.*NOT_AN_IMAGE: b.jpg, c.jpg") as refused:
+        IngestStage().run(Workspace(tmp_path), IngestParams())
+    assert "Send JPEG, PNG" in refused.value.hint
+
+
+def test_figures_of_every_photo_that_opened_are_told(tmp_path: Path) -> None:
+    """In photos.json of those accepted, in the verdicts of those dropped for it too."""
+    blurred = np.asarray(Image.fromarray(sharp_pixels(4)).resize((6, 4)).resize((640, 480), Image.Resampling.BICUBIC))
+    files = {"a.jpg": encoded(sharp_pixels(1)), "b.jpg": encoded(sharp_pixels(2)), "c.jpg": encoded(sharp_pixels(3))}
+    names = [*files, "blur.jpg"]
+    workspace = workspace_of(tmp_path, [ImageSource(name=name, key=f"k/{name}") for name in names])
+    workspace.inputs("images").mkdir(parents=True)
+    for index, data in enumerate((*files.values(), encoded(blurred))):
+        (workspace.inputs("images") / f"{index:03d}_{names[index]}").write_bytes(data)
+    verdicts = {verdict.name: verdict for verdict in IngestStage().run(workspace, IngestParams()).images}
+    assert verdicts["blur.jpg"].reason == "TOO_BLURRED"
+    assert verdicts["blur.jpg"].figures["sharpness"] < 1 < verdicts["a.jpg"].figures["sharpness"]
+    assert photos_of(workspace)[0]["quality"] == verdicts["a.jpg"].figures
 
 
 def test_focal_length_comes_from_exif_in_pixels_of_the_working_image(tmp_path: Path) -> None:

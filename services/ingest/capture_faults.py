@@ -1,0 +1,86 @@
+"""What is wrong with the photos of a capture, taken together: which are blurred, clipped or unlike the others."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from services.ingest.photo_quality import PhotoQuality
+from shared.contracts.manifest import Warning
+from shared.photo_names import listed
+
+RECOMMENDED_IMAGES = 12
+
+# Figures of photos in focus and of the same blurred on purpose, rendered and real: sharpness 14 to 270 in focus, 3 to 20 with a blur of
+# 1 px (at 1024 px), below 2 from 2 px on or with 13 px of motion.
+HOPELESS_SHARE, HOPELESS_SHARPNESS = 0.05, 4.0
+BLURRED_SHARE = 0.3
+BLURRED_SHARPNESS, BLURRED_CRISPNESS = 4.0, 0.22  # faint texture in focus has little sharpness too, but is crisp
+NO_DETAIL = 0.4  # grey levels squared: what JPEG leaves of nothing
+
+CLIPPED_SHARE = 0.25
+DARK_SHARE, DARK_STOPS = 0.4, -6.0
+WHITER_THAN_OTHERS = 0.15
+STOPS_FROM_OTHERS = 1.5  # an object lit from one side differs by up to one stop
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A photo's name and figures."""
+
+    name: str
+    quality: PhotoQuality
+
+
+def is_hopeless(quality: PhotoQuality, median_sharpness: float) -> bool:
+    """Blurred beyond use, in itself and beside the others: a calm wall must not be taken for a blurred photo."""
+    return quality.sharpness < HOPELESS_SHARPNESS and quality.sharpness < HOPELESS_SHARE * median_sharpness
+
+
+def capture_warnings(photos: Sequence[Rated]) -> list[Warning]:
+    """Everything that the photographer should know, each naming the photos that it is about."""
+    return [*_few(photos), *_blurred(photos), *_exposure(photos)] if photos else []
+
+
+def _few(photos: Sequence[Rated]) -> Iterator[Warning]:
+    if len(photos) < RECOMMENDED_IMAGES:
+        message = f"{len(photos)} photos can be used; {RECOMMENDED_IMAGES} or more are recommended."
+        yield Warning(code="FEW_IMAGES", message=message, hint="Take photos all around the object, at two heights.")
+
+
+def _blurred(photos: Sequence[Rated]) -> Iterator[Warning]:
+    middle = median(photo.quality.sharpness for photo in photos)
+    names = [photo.name for photo in photos if _is_blurred(photo.quality, middle)]
+    if not names:
+        return
+    if len(names) > len(photos) / 2:
+        message = f"Most photos lack fine detail: out of focus, shaken, or of something without texture: {listed(names)}."
+    else:
+        message = f"Less sharp than the others ({len(names)} of {len(photos)}): {listed(names)}."
+    hint = "Take these again: hold the camera still or use a tripod, focus on the object, use more light and a shorter exposure."
+    yield Warning(code="BLURRED_PHOTOS", message=message, hint=hint)
+
+
+def _is_blurred(quality: PhotoQuality, median_sharpness: float) -> bool:
+    in_itself = quality.sharpness < BLURRED_SHARPNESS and quality.crispness < BLURRED_CRISPNESS
+    return in_itself or quality.sharpness < max(NO_DETAIL, BLURRED_SHARE * median_sharpness)
+
+
+def _exposure(photos: Sequence[Rated]) -> Iterator[Warning]:
+    white = median(photo.quality.white for photo in photos)
+    stops = median(photo.quality.brightness for photo in photos)
+    over = [p.name for p in photos if p.quality.overexposed > CLIPPED_SHARE or p.quality.white > white + WHITER_THAN_OTHERS]
+    dark = [p.name for p in photos if p.quality.underexposed > DARK_SHARE or p.quality.brightness < DARK_STOPS]
+    uneven = [p.name for p in photos if abs(p.quality.brightness - stops) > STOPS_FROM_OTHERS and p.name not in {*over, *dark}]
+    if over:
+        hint = "Take these again with less exposure: white areas have no texture to match. Avoid direct light and flash."
+        yield _about("OVEREXPOSED_PHOTOS", "Burnt out to white", over, hint)
+    if dark:
+        hint = "Take these again with more light or a longer exposure on a tripod: what is black has no texture to match."
+        yield _about("UNDEREXPOSED_PHOTOS", "Too dark", dark, hint)
+    if uneven:
+        hint = "Lock exposure and white balance, and keep the light as it is during the whole capture."
+        yield _about("UNEVEN_EXPOSURE", f"Brighter or darker than the others by {STOPS_FROM_OTHERS} stops or more", uneven, hint)
+
+
+def _about(code: str, what: str, names: list[str], hint: str) -> Warning:
+    return Warning(code=code, message=f"{what} ({len(names)}): {listed(names)}.", hint=hint)
