@@ -60,7 +60,8 @@ class SegmentationParams(BaseModel):
 
     mode: Literal["none", "auto", "onnx"] = Field(
         "none",
-        description="none: no masks. auto: without a model, for objects in front of a plain backdrop. onnx: a model of your choice.",
+        description="none: no masks. auto: without a model, for objects in front of a plain backdrop, or that turn before a camera on a "
+        "tripod, whatever is behind them. onnx: a model of your choice.",
     )
     working_size: int = Field(
         640, ge=160, le=2048, description="Longest side in pixels at which masks are computed; they are scaled up afterwards."

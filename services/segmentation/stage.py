@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,94 +11,118 @@ from typing import Any, ClassVar
 import cv2
 from pydantic import BaseModel
 
-from services.segmentation.backdrop import BackdropSegmenter
-from services.segmentation.mask import ObjectMask, Segmenter
+from services.segmentation.auto import MIN_SHARE, SegmenterOf, auto_segmenters, read_photo, tripod_groups
+from services.segmentation.mask import ObjectMask
 from services.segmentation.onnx_model import OnnxSegmenter, find_model
 from services.segmentation.params import SegmentationParams
 from services.segmentation.settings import SegmentationSettings
 from shared.contracts.manifest import StageReport, Warning
+from shared.photo_names import listed
 from shared.runtime.workspace import Workspace
-
-# auto: where most photos have no plain backdrop the masks of the others are luck, however sure each looks (a patch of a textured table).
-MIN_SHARE = 0.5
 
 
 class SegmentationStage:
     """Makes masks; never paints them into photos."""
 
     name: ClassVar[str] = "segmentation"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     Params: ClassVar[type[BaseModel]] = SegmentationParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"ingest": ("photos.json", "photos/*")}
 
     def run(self, workspace: Workspace, params: SegmentationParams) -> StageReport:
         """Writes `masks/<stem>.png` for photos that have one, and `masks.json`. Raises PermanentError MODEL_UNUSABLE."""
-        segmenter = _segmenter(params)
-        photos = json.loads((workspace.inputs("ingest") / "photos.json").read_text())["photos"]
-        kept: dict[str, dict[str, Any]] = {}
-        unused: list[str] = []
-        for done, photo in enumerate(photos if segmenter else [], start=1):
-            assert segmenter is not None
-            found = segmenter.segment(_read(workspace.inputs("ingest") / photo["file"]))
-            if _is_usable(found, params):
-                kept[photo["name"]] = _written(found, photo["file"], workspace.outputs)
-            else:
-                unused.append(photo["name"])
-            workspace.progress(done / len(photos), f"{done} of {len(photos)} photos segmented")
-        if params.mode == "auto" and len(kept) < MIN_SHARE * len(photos):
-            unused = [photo["name"] for photo in photos]
-            _discard(kept, workspace.outputs)
-        (workspace.outputs / "masks.json").write_text(json.dumps({"mode": params.mode, "masks": kept}, indent=1))
-        return _report(params, segmenter, kept, unused)
+        ingest = workspace.inputs("ingest")
+        photos = json.loads((ingest / "photos.json").read_text())["photos"]
+        files = [ingest / photo["file"] for photo in photos]
+        groups = tripod_groups(files) if params.mode != "onnx" else []
+        found = _Found(names=[photo["name"] for photo in photos], still=groups)
+        if params.mode != "none":
+            found.provider = _segment(workspace, params, files, found)
+        if params.mode == "auto" and len(found.masks) < MIN_SHARE * len(photos):
+            found.discard(workspace.outputs)
+        listing = {"mode": params.mode, "still_camera": bool(groups), "masks": found.masks}
+        (workspace.outputs / "masks.json").write_text(json.dumps(listing, indent=1))
+        return _report(params, found)
 
 
-def _segmenter(params: SegmentationParams) -> Segmenter | None:
+@dataclass
+class _Found:
+    """What became of each photo. `still`: indices of photos that a camera took from one place, group by group."""
+
+    names: list[str]
+    still: list[list[int]]
+    masks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+    provider: str | None = None
+
+    def discard(self, outputs: Path) -> None:
+        """Does without any mask."""
+        for mask in self.masks.values():
+            (outputs / mask["file"]).unlink()
+        self.masks.clear()
+        self.unused = list(self.names)
+
+
+def _segment(workspace: Workspace, params: SegmentationParams, files: list[Path], found: _Found) -> str | None:
+    """Masks of all photos; which of onnxruntime's providers made them."""
+    segmenter_of, provider = _segmenters(params, files, found.still)
+    for index, (name, path) in enumerate(zip(found.names, files, strict=True)):
+        segmenter = segmenter_of(index)
+        made = segmenter.segment(read_photo(path)) if segmenter else None
+        if made is not None and _is_usable(made, params):
+            found.masks[name] = _written(made, path, workspace.outputs)
+        else:
+            found.unused.append(name)
+        workspace.progress((index + 1) / len(files), f"{index + 1} of {len(files)} photos segmented")
+    return provider
+
+
+def _segmenters(params: SegmentationParams, files: list[Path], groups: list[list[int]]) -> tuple[SegmenterOf, str | None]:
     if params.mode == "auto":
-        return BackdropSegmenter(params.working_size, params.grabcut_iterations)
-    if params.mode == "onnx":
-        assert params.model is not None
-        settings = SegmentationSettings()
-        return OnnxSegmenter.load(params.model, find_model(params.model, settings), settings.threads or os.cpu_count() or 1)
-    return None
-
-
-def _read(path: Path) -> Any:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    assert image is not None, f"ingest wrote an image that cannot be read: {path.name}"
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return auto_segmenters(files, groups, params), None
+    assert params.model is not None
+    settings = SegmentationSettings()
+    network = OnnxSegmenter.load(params.model, find_model(params.model, settings), settings.threads or os.cpu_count() or 1)
+    return lambda index: network, network.provider
 
 
 def _is_usable(found: ObjectMask, params: SegmentationParams) -> bool:
     return params.min_coverage <= found.coverage <= params.max_coverage and found.confidence >= params.min_confidence
 
 
-def _written(found: ObjectMask, photo_file: str, outputs: Path) -> dict[str, Any]:
-    file = f"masks/{Path(photo_file).stem}.png"
+def _written(found: ObjectMask, photo: Path, outputs: Path) -> dict[str, Any]:
+    file = f"masks/{photo.stem}.png"
     (outputs / "masks").mkdir(exist_ok=True)
     cv2.imwrite(str(outputs / file), found.mask)
     return {"file": file, "coverage": round(found.coverage, 4), "confidence": round(found.confidence, 4)}
 
 
-def _discard(kept: dict[str, dict[str, Any]], outputs: Path) -> None:
-    for mask in kept.values():
-        (outputs / mask["file"]).unlink()
-    kept.clear()
-
-
-def _report(params: SegmentationParams, segmenter: Segmenter | None, kept: dict[str, dict[str, Any]], unused: list[str]) -> StageReport:
-    coverages = [mask["coverage"] for mask in kept.values()]
-    summary: dict[str, Any] = {"mode": params.mode, "masks": len(kept), "unused": len(unused)}
+def _report(params: SegmentationParams, found: _Found) -> StageReport:
+    coverages = [mask["coverage"] for mask in found.masks.values()]
+    summary: dict[str, Any] = {
+        "mode": params.mode,
+        "masks": len(found.masks),
+        "unused": len(found.unused),
+        "still_camera": [len(group) for group in found.still],
+    }
     engines = {"opencv-python-headless": version("opencv-python-headless")}
     if coverages:
         summary["coverage_mean"] = round(sum(coverages) / len(coverages), 4)
-    if isinstance(segmenter, OnnxSegmenter):
-        summary["provider"] = segmenter.provider
+    if found.provider is not None:
+        summary["provider"] = found.provider
         engines["onnxruntime"] = version("onnxruntime")
-    warnings = (_mask_warning(unused),) if unused else ()
-    return StageReport(summary=summary, warnings=warnings, engines=engines)
+    return StageReport(summary=summary, warnings=tuple(_warnings(params, found)), engines=engines)
 
 
-def _mask_warning(unused: list[str]) -> Warning:
-    listed = ", ".join(unused[:10]) + (f" and {len(unused) - 10} more" if len(unused) > 10 else "")
-    message = f"No mask that can be trusted for {len(unused)} photos, which are used whole: {listed}."
-    return Warning(code="MASK_UNUSED", message=message, hint="Use a plain backdrop that differs from the object, or a model.")
+def _warnings(params: SegmentationParams, found: _Found) -> Iterator[Warning]:
+    if found.unused:
+        message = f"No mask that can be trusted for {len(found.unused)} photos, which are used whole: {listed(found.unused)}."
+        yield Warning(code="MASK_UNUSED", message=message, hint="Use a plain backdrop that differs from the object, or a model.")
+    if found.still and not found.masks:
+        names = [found.names[index] for group in found.still for index in group]
+        message = f"The camera stood still while the object turned or moved, before a background that did not, in {listed(names)}."
+        instead = (
+            "" if params.mode == "auto" else "Send them again with options.segmentation.mode `auto`, which leaves the background out; or "
+        )
+        hint = f"{instead}use a plain backdrop without texture; or leave the object where it is and walk around it."
+        yield Warning(code="MOVING_OBJECT", message=message, hint=hint[0].upper() + hint[1:])

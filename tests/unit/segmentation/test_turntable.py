@@ -1,0 +1,118 @@
+"""A camera on a tripod, an object that turns: masks where they are asked for, a word of warning where not."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from services.segmentation.params import SegmentationParams
+from services.segmentation.stage import SegmentationStage
+from services.segmentation.still_camera import still_groups
+from services.segmentation.turntable import Background, TurntableSegmenter
+from shared.contracts.manifest import StageReport
+from shared.runtime.workspace import Workspace
+
+SIZE = (240, 320)  # height, width
+Pair = tuple[np.ndarray, np.ndarray]  # photo, true mask
+
+
+def texture(seed: int, cells: int = 60, low: int = 40, high: int = 220) -> np.ndarray:
+    """h×w×3: coloured patches that nothing else has."""
+    random = np.random.default_rng(seed)
+    patches = random.integers(low, high, (cells * 3 // 4, cells, 3)).astype(np.uint8)
+    return np.asarray(cv2.resize(patches, SIZE[::-1], interpolation=cv2.INTER_CUBIC))
+
+
+def turning(count: int = 8, wall: int = 99, shadow: bool = False, dim: float = 1.0) -> list[Pair]:
+    """An ellipse whose texture and outline change from photo to photo, before a wall that stays."""
+    pairs = []
+    for i in range(count):
+        truth = np.zeros(SIZE, np.uint8)
+        cv2.ellipse(truth, (160 + round(15 * np.cos(i)), 120), (40 + 20 * (i % 2), 60), 40 * i, 0, 360, 255, cv2.FILLED)
+        behind = texture(wall).astype(np.float64)
+        if shadow:
+            behind[180:230, 60 + 20 * i : 110 + 20 * i] *= 0.6
+        scene = np.where(truth[..., None] > 0, texture(i, 30), behind) * dim ** (i % 2)
+        noise = np.random.default_rng(i).normal(0, 2, scene.shape)
+        pairs.append((np.clip(scene + noise, 0, 255).astype(np.uint8), truth))
+    return pairs
+
+
+def walking(count: int = 8) -> list[np.ndarray]:
+    """The same wall from places that differ by two pixels in a hundred."""
+    wide = cv2.resize(texture(99), (640, 480), interpolation=cv2.INTER_CUBIC)
+    return [np.ascontiguousarray(wide[20 : 20 + SIZE[0], 7 * i : 7 * i + SIZE[1]]) for i in range(count)]
+
+
+def grey(photo: np.ndarray) -> np.ndarray:
+    return np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY))
+
+
+def intersection_over_union(a: np.ndarray, b: np.ndarray) -> float:
+    return float(((a > 0) & (b > 0)).sum() / ((a > 0) | (b > 0)).sum())
+
+
+def run(folder: Path, photos: list[np.ndarray], mode: str) -> tuple[StageReport, dict]:
+    inputs = folder / "inputs" / "ingest"
+    (inputs / "photos").mkdir(parents=True)
+    entries = [{"name": f"shot {i}.jpg", "file": f"photos/{i:04d}.png"} for i in range(len(photos))]
+    for entry, photo in zip(entries, photos, strict=True):
+        cv2.imwrite(str(inputs / entry["file"]), cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))
+    (inputs / "photos.json").write_text(json.dumps({"photos": entries}))
+    workspace = Workspace(folder)
+    report = SegmentationStage().run(workspace, SegmentationParams.model_validate({"mode": mode}))
+    return report, json.loads((workspace.outputs / "masks.json").read_text())
+
+
+def test_a_tripod_is_told_from_a_walk() -> None:
+    """The same background in the same place, whatever stands before it; a step aside moves it."""
+    assert still_groups([grey(photo) for photo, _ in turning()]) == [list(range(8))]
+    assert still_groups([grey(photo) for photo in walking()]) == []
+
+
+def test_each_place_of_the_tripod_is_a_group() -> None:
+    """Two rounds at two heights have two backgrounds."""
+    photos = [grey(photo) for photo, _ in (*turning(5, wall=99), *turning(4, wall=77))]
+    assert still_groups(photos) == [[0, 1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+def test_a_plain_backdrop_proves_nothing() -> None:
+    """Without texture behind the object nobody can tell, and nothing depends on it."""
+    photos = [np.where(truth > 0, grey(photo), 200).astype(np.uint8) for photo, truth in turning()]
+    assert still_groups(photos) == []
+
+
+@pytest.mark.parametrize(("shadow", "dim"), [(False, 1.0), (True, 1.0), (False, 0.7)])
+def test_what_turns_is_told_from_what_stays(shadow: bool, dim: float) -> None:
+    """Also under a hard shadow that wanders, and where exposure changes; a pixel that is never seen free counts as object."""
+    pairs = turning(12, shadow=shadow, dim=dim)
+    segmenter = TurntableSegmenter(Background.of([photo for photo, _ in pairs]))
+    found = [segmenter.segment(photo) for photo, _ in pairs]
+    overlaps = [intersection_over_union(made.mask, truth) for made, (_, truth) in zip(found, pairs, strict=True)]
+    assert np.mean(overlaps) > (0.78 if shadow else 0.87)
+    assert all((made.mask[truth > 0] > 0).mean() > 0.95 for made, (_, truth) in zip(found, pairs, strict=True))
+    assert min(made.confidence for made in found) > 0.8
+
+
+def test_auto_makes_masks_before_any_background(tmp_path: Path) -> None:
+    """Every photo gets one, without a warning, although the backdrop is anything but plain."""
+    pairs = turning()
+    report, masks = run(tmp_path, [photo for photo, _ in pairs], "auto")
+    assert masks["still_camera"] is True
+    assert report.warnings == ()
+    for entry, (_, truth) in zip(masks["masks"].values(), pairs, strict=True):
+        mask = cv2.imread(str(tmp_path / "outputs" / entry["file"]), cv2.IMREAD_UNCHANGED)
+        assert set(np.unique(mask)) == {0, 255}
+        assert intersection_over_union(mask, truth) > 0.7
+
+
+def test_without_masks_a_still_camera_is_a_warning(tmp_path: Path) -> None:
+    """It names the photos and the option that helps; photos of a walk get none."""
+    report, masks = run(tmp_path / "tripod", [photo for photo, _ in turning()], "none")
+    (warning,) = report.warnings
+    assert (warning.code, masks["masks"]) == ("MOVING_OBJECT", {})
+    assert "shot 0.jpg" in warning.message and "shot 7.jpg" in warning.message
+    assert "options.segmentation.mode `auto`" in warning.hint
+    assert run(tmp_path / "walk", walking(), "none")[0].warnings == ()
