@@ -15,7 +15,7 @@ SHARED ?= $(abspath ..)/shared
 SERVICES := ingest segmentation sfm mvs postprocess export webhooks
 SCALES := $(foreach s,$(SERVICES),$(if $($(s)),$(s)=$($(s))))
 
-.PHONY: help setup servers demo test lint types imports unit contract integration e2e acceptance serve up down logs scale generate bench clean
+.PHONY: help setup servers demo test lint types imports unit contract integration e2e acceptance serve up down logs scale generate bench bench-all clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,5 +76,11 @@ generate: setup ## files that are made from code: JSON Schemas, broker definitio
 	$(RUN) -m deploy.generate_schemas
 	$(RUN) -m shared.broker.generate
 
+bench: setup ## fidelity, speed and memory on four rendered captures: PRESET=balanced CAPTURES="animal statue"
+	$(RUN) -m tests.benchmarks.fidelity $(if $(PRESET),--preset $(PRESET)) $(if $(CAPTURES),--captures $(CAPTURES),--captures main) --data "$(SHARED)/data"
+
+bench-all: setup ## the other captures, and photographs that people took
+	$(RUN) -m tests.benchmarks.fidelity $(if $(PRESET),--preset $(PRESET)) --captures rest --data "$(SHARED)/data"
+
 clean: ## remove what was made here
-	rm -rf $(VENV) .demo .meshwork .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .demo .bench .meshwork .mypy_cache .ruff_cache .pytest_cache

@@ -41,14 +41,20 @@ class Surface:
         """Length of the bounding box's diagonal, metres."""
         return float(np.linalg.norm(np.ptp(self.vertices, axis=0)))
 
+    def joined(self, other: "Surface") -> "Surface":
+        """Both, this one's vertices and triangles first."""
+        triangles = np.concatenate([self.triangles, other.triangles + np.int32(len(self.vertices))])
+        return Surface(np.concatenate([self.vertices, other.vertices]), triangles, np.concatenate([self.normals, other.normals]))
 
-def _capsule(points: Floats, start: Floats, end: Floats, radius: float) -> Floats:
+
+def capsule(points: Floats, start: Floats, end: Floats, radius: float) -> Floats:
+    """Signed distance to the points within `radius` of the line from `start` to `end`, metres."""
     axis = end - start
     along = np.clip((points - start) @ axis / (axis @ axis), 0.0, 1.0)
     return np.asarray(np.linalg.norm(points - start - along[:, None] * axis, axis=1) - radius)
 
 
-def _smooth_union(a: Floats, b: Floats, blend: float) -> Floats:
+def smooth_union(a: Floats, b: Floats, blend: float) -> Floats:
     """Polynomial smooth minimum (Quilez)."""
     overlap = np.maximum(blend - np.abs(a - b), 0.0) / blend
     return np.asarray(np.minimum(a, b) - overlap * overlap * blend * 0.25)
@@ -58,7 +64,7 @@ def animal(points: Floats) -> Floats:
     """Signed distance (about; negative inside) of n×3 points to a rounded four-legged body with flat soles and folds in its skin."""
     distance = np.full(len(points), 10.0)
     for start, end, radius in _BODY:
-        distance = _smooth_union(distance, _capsule(points, np.array(start), np.array(end), radius), _BLEND)
+        distance = smooth_union(distance, capsule(points, np.array(start), np.array(end), radius), _BLEND)
     x, y, z = points.T
     folds = 0.006 * np.sin(31 * x + 4 * np.sin(9 * z)) * np.sin(27 * z + 11 * y) + 0.002 * np.sin(83 * x + 61 * y) * np.sin(71 * z)
     return np.asarray(np.maximum(distance + folds, -z))

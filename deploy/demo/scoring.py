@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 THRESHOLDS = (0.001, 0.0025, 0.005, 0.01)  # fractions of the object's diagonal
 OFF_OBJECT = 0.02  # farther than this fraction of the diagonal from the object is off it
-_SAMPLES = 200_000
+SAMPLES = 200_000
 _GRAZING_COSINE = 0.2  # seen flatter than 78 degrees, five units of surface share one of the photo: not seen
 _SEED = 20
 
@@ -51,12 +51,17 @@ class CameraErrors:
 
 @dataclass(frozen=True)
 class SurfaceScore:
-    """One value per threshold in `THRESHOLDS`; fractions 0..1."""
+    """Shares 0..1, one value per threshold in `THRESHOLDS`; mean distances as fractions of the object's diagonal.
+
+    `accuracy`: from the delivered surface to the truth; `completeness`: from the truth that two photos saw to the delivered surface.
+    """
 
     precision: tuple[float, ...]
     recall: tuple[float, ...]
     f_score: tuple[float, ...]
     off_object: float
+    accuracy: float
+    completeness: float
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Truth:
     mesh: Any  # open3d.geometry.TriangleMesh
     samples: Floats
     sample_seen: NDArray[np.bool_]
-    cameras: dict[str, Any]
+    cameras: dict[str, Any]  # of the photos; views kept out are not among them
     diagonal: float
 
     @property
@@ -157,17 +162,17 @@ def seen_count(points: Floats, normals: Floats, cameras: dict[str, Any], mesh: A
     return count
 
 
-def load_truth(folder: Path, samples: int = _SAMPLES) -> Truth:
+def load_truth(folder: Path, samples: int = SAMPLES) -> Truth:
     """Reads mesh.ply and cameras.json as `deploy.demo.capture` wrote them."""
     mesh = o3d.io.read_triangle_mesh(str(folder / "mesh.ply"))
-    cameras = read_cameras(folder / "cameras.json")
+    cameras = {name: camera for name, camera in read_cameras(folder / "cameras.json").items() if not camera.get("kept_out")}
     points, normals = _sampled(mesh, samples)
     seen = seen_count(points, normals, cameras, mesh) >= 2
     diagonal = float(np.linalg.norm(mesh.get_max_bound() - mesh.get_min_bound()))
     return Truth(mesh, points, seen, cameras, diagonal)
 
 
-def delivered_samples(path: Path, count: int = _SAMPLES) -> tuple[Floats, Any]:
+def delivered_samples(path: Path, count: int = SAMPLES) -> tuple[Floats, Any]:
     """n×3 points of a delivered PLY: area samples of a mesh (returned as well), or the points of a cloud, thinned to `count`."""
     mesh = o3d.io.read_triangle_mesh(str(path))
     if len(mesh.triangles):
@@ -196,7 +201,9 @@ def score_surface(points: Floats, mesh: Any, truth: Truth) -> SurfaceScore:
     precision = tuple(float((to_truth[judged] < limit).mean()) if judged.any() else 0.0 for limit in THRESHOLDS)
     recall = tuple(float((to_delivered < limit).mean()) for limit in THRESHOLDS)
     f_score = tuple(2 * p * r / (p + r) if p + r else 0.0 for p, r in zip(precision, recall, strict=True))
-    return SurfaceScore(precision, recall, f_score, float((to_truth > OFF_OBJECT).mean()))
+    accuracy = float(to_truth[judged].mean()) if judged.any() else float("inf")
+    off_object = float((to_truth > OFF_OBJECT).mean())
+    return SurfaceScore(precision, recall, f_score, off_object, accuracy, float(to_delivered.mean()))
 
 
 def score_delivery(surface: Path, cameras: Path, truth_folder: Path) -> tuple[SurfaceScore, CameraErrors]:

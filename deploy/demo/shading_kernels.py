@@ -42,15 +42,54 @@ def fractal_noise(x: float, y: float, z: float, frequency: float, octaves: int, 
     return total * 0.8
 
 
+# Places in the vector of a photo's settings; `photo_settings` fills it.
+_GROUND, _CONTRAST, _GLOSS, _SCALE, _GAIN, _DISC, _COSINE, _SINE = range(8)
+_HIGHLIGHT, _SHEEN = 60.0, 10.0  # exponents of a glossy surface's sharp and broad reflection of the light
+
+
+def photo_settings(
+    ground_radius: float, contrast: float, gloss: float, texture_scale: float, gain: float, disc_radius: float, spin: float
+) -> NDArray[np.float64]:
+    """The settings of `shade_photo` as it wants them.
+
+    `ground_radius`: metres, 0: no ground; `contrast` of the object's texture, 1: rich; `gloss`: strength of highlights;
+    `texture_scale`: finer texture above 1; `gain`: linear exposure; `disc_radius`: metres of ground that stay with the object,
+    `spin`: radians by which everything beyond it is turned about z against the object (a turntable; infinite radius: none).
+    """
+    return np.array([ground_radius, contrast, gloss, texture_scale, gain, disc_radius, np.cos(spin), np.sin(spin)])
+
+
 @nb.njit(fastmath=True)
-def _object_albedo(x: float, y: float, z: float, colour: NDArray[np.float32]) -> None:
+def _object_albedo(x: float, y: float, z: float, contrast: float, colour: NDArray[np.float32]) -> None:
     patches = fractal_noise(x, y, z, 6.0, 3, 11)
     grain = fractal_noise(x, y, z, 25.0, 5, 29)
-    mix = 1.0 / (1.0 + np.exp(-6.0 * patches))
-    level = 0.34 * np.exp(0.95 * grain)
+    mix = 1.0 / (1.0 + np.exp(-6.0 * contrast * patches))
+    level = 0.34 * np.exp(0.95 * contrast * grain)
     colour[0] = level * (1.45 * mix + 0.55 * (1 - mix))
     colour[1] = level * (0.95 * mix + 0.85 * (1 - mix))
     colour[2] = level * (0.45 * mix + 1.25 * (1 - mix))
+
+
+@nb.njit(fastmath=True, error_model="numpy")
+def _highlight(dx: float, dy: float, dz: float, nx: float, ny: float, nz: float, light: NDArray[np.float64]) -> float:
+    """Blinn's reflection of the light at a unit normal, seen along (dx, dy, dz)."""
+    length = np.sqrt(dx * dx + dy * dy + dz * dz)
+    hx, hy, hz = light[0] - dx / length, light[1] - dy / length, light[2] - dz / length
+    cosine = max(0.0, (nx * hx + ny * hy + nz * hz) / np.sqrt(hx * hx + hy * hy + hz * hz))
+    return cosine**_HIGHLIGHT + 0.25 * cosine**_SHEEN
+
+
+@nb.njit(fastmath=True, error_model="numpy")
+def _ground_colour(x: float, y: float, half_extent: float, ground: NDArray[np.float32], colour: NDArray[np.float32]) -> None:
+    """The ground's texture at (x, y) metres, between its texels."""
+    gx = (x + half_extent) / (2 * half_extent) * ground.shape[1] - 0.5
+    gy = (y + half_extent) / (2 * half_extent) * ground.shape[0] - 0.5
+    i, j = min(max(int(gx), 0), ground.shape[1] - 2), min(max(int(gy), 0), ground.shape[0] - 2)
+    a, b = gx - i, gy - j
+    w00, w10, w01, w11 = (1 - a) * (1 - b), a * (1 - b), (1 - a) * b, a * b
+    for channel in range(3):
+        near = w00 * ground[j, i, channel] + w10 * ground[j, i + 1, channel]
+        colour[channel] = near + w01 * ground[j + 1, i, channel] + w11 * ground[j + 1, i + 1, channel]
 
 
 @nb.njit(parallel=True, fastmath=True, error_model="numpy", cache=True)
@@ -72,26 +111,31 @@ def ground_texture(size: int, half_extent: float) -> NDArray[np.float32]:
 
 @nb.njit(parallel=True, fastmath=True, error_model="numpy", cache=True)
 def shade_photo(
-    hits: NDArray[np.float32],
-    hit_normals: NDArray[np.float32],
+    found: tuple[NDArray[np.float32], NDArray[np.uint32], NDArray[np.float32]],
     window: tuple[int, int, int, int],
+    mesh: tuple[NDArray[np.int32], NDArray[np.float32], int],
     camera: NDArray[np.float64],
     size: tuple[int, int],
     ground: NDArray[np.float32],
-    half_extent: float,
+    settings: NDArray[np.float64],
     light: NDArray[np.float64],
 ) -> NDArray[np.uint8]:
     """One photo, 2×2 rays per pixel averaged in linear light; sRGB (height, width, 3).
 
-    `hits`: distance along each unnormalised ray (camera z = 1) inside `window` (x0, y0, x1, y1; in half pixels), −1 where it
-    misses the object; `hit_normals`: unit normals there; `camera`: rows R (world→camera), then the centre, then (f, cx, cy);
-    `light`: unit, towards the light.
+    `found`: for each ray through `window` (x0, y0, x1, y1; in half pixels) the distance along it, unnormalised (camera z = 1),
+    infinite where it meets nothing; the face there; the weights h×w×2 of its corners 1 and 2. `mesh`: triangles m×3, unit normals
+    n×3 of the vertices, and how many faces are the object's: later ones are the surroundings. `camera`: rows R (world→camera), then
+    the centre, then (f, cx, cy); `settings`: of `photo_settings`; `light`: unit, towards the light.
     A long kernel: calls per ray would cost more than they save here.
     """
     width, height = size
+    hits, faces, weights = found
+    triangles, normals, object_faces = mesh
     photo = np.empty((height, width, 3), np.uint8)
     x0, y0, x1, y1 = window
     focal, cx, cy = camera[4]
+    ground_radius, disc, cosine, sine = settings[_GROUND], settings[_DISC], settings[_COSINE], settings[_SINE]
+    scale, gloss = settings[_SCALE], settings[_GLOSS]
     for row in nb.prange(height):
         colour = np.empty(3, np.float32)
         for column in range(width):
@@ -102,29 +146,39 @@ def shade_photo(
                 dx = camera[0, 0] * u + camera[1, 0] * v + camera[2, 0]
                 dy = camera[0, 1] * u + camera[1, 1] * v + camera[2, 1]
                 dz = camera[0, 2] * u + camera[1, 2] * v + camera[2, 2]
-                if x0 <= sx < x1 and y0 <= sy < y1 and hits[sy - y0, sx - x0] > 0:
-                    t = hits[sy - y0, sx - x0]
-                    normal = hit_normals[sy - y0, sx - x0]
-                    _object_albedo(camera[3, 0] + t * dx, camera[3, 1] + t * dy, camera[3, 2] + t * dz, colour)
-                    lit = 0.55 + 0.15 * normal[2] + 0.5 * max(0.0, normal[0] * light[0] + normal[1] * light[1] + normal[2] * light[2])
-                    red, green, blue = red + lit * colour[0], green + lit * colour[1], blue + lit * colour[2]
-                    continue
-                t = -camera[3, 2] / dz if dz < -1e-6 else 1e9
-                px, py = camera[3, 0] + t * dx, camera[3, 1] + t * dy
-                if px * px + py * py < half_extent * half_extent:
-                    gx = (px + half_extent) / (2 * half_extent) * ground.shape[1] - 0.5
-                    gy = (py + half_extent) / (2 * half_extent) * ground.shape[0] - 0.5
-                    i, j = min(max(int(gx), 0), ground.shape[1] - 2), min(max(int(gy), 0), ground.shape[0] - 2)
-                    a, b = gx - i, gy - j
-                    w00, w10, w01, w11 = (1 - a) * (1 - b), a * (1 - b), (1 - a) * b, a * b
-                    red += w00 * ground[j, i, 0] + w10 * ground[j, i + 1, 0] + w01 * ground[j + 1, i, 0] + w11 * ground[j + 1, i + 1, 0]
-                    green += w00 * ground[j, i, 1] + w10 * ground[j, i + 1, 1] + w01 * ground[j + 1, i, 1] + w11 * ground[j + 1, i + 1, 1]
-                    blue += w00 * ground[j, i, 2] + w10 * ground[j, i + 1, 2] + w01 * ground[j + 1, i, 2] + w11 * ground[j + 1, i + 1, 2]
+                t = hits[sy - y0, sx - x0] if x0 <= sx < x1 and y0 <= sy < y1 else np.float32(np.inf)
+                ground_t = -camera[3, 2] / dz if dz < -1e-6 else 1e9
+                px, py = camera[3, 0] + ground_t * dx, camera[3, 1] + ground_t * dy
+                if t < 1e9:
+                    face = faces[sy - y0, sx - x0]
+                    b, c = weights[sy - y0, sx - x0, 0], weights[sy - y0, sx - x0, 1]
+                    i0, i1, i2 = triangles[face, 0], triangles[face, 1], triangles[face, 2]
+                    nx = normals[i0, 0] * (1 - b - c) + normals[i1, 0] * b + normals[i2, 0] * c
+                    ny = normals[i0, 1] * (1 - b - c) + normals[i1, 1] * b + normals[i2, 1] * c
+                    nz = normals[i0, 2] * (1 - b - c) + normals[i1, 2] * b + normals[i2, 2] * c
+                    x, y, z = camera[3, 0] + t * dx, camera[3, 1] + t * dy, camera[3, 2] + t * dz
+                    if face < object_faces:
+                        _object_albedo(x * scale, y * scale, z * scale, settings[_CONTRAST], colour)
+                    else:
+                        _object_albedo(0.7 * x + 9.3, 0.7 * y - 5.1, 0.7 * z + 3.7, 1.0, colour)
+                    lit = 0.55 + 0.15 * nz + 0.5 * max(0.0, nx * light[0] + ny * light[1] + nz * light[2])
+                    shine = gloss * _highlight(dx, dy, dz, nx, ny, nz, light) if gloss > 0 and face < object_faces else 0.0
+                    red, green, blue = red + lit * colour[0] + shine, green + lit * colour[1] + shine, blue + lit * colour[2] + shine
+                elif px * px + py * py < ground_radius * ground_radius:
+                    if px * px + py * py >= disc * disc:
+                        px, py = cosine * px - sine * py, sine * px + cosine * py
+                    _ground_colour(px, py, ground_radius, ground, colour)
+                    red, green, blue = red + colour[0], green + colour[1], blue + colour[2]
+                elif disc < 1e9:
+                    length = np.sqrt(dx * dx + dy * dy + dz * dz)
+                    qx, qy, qz = (cosine * dx - sine * dy) / length, (sine * dx + cosine * dy) / length, dz / length
+                    level = 0.4 * np.exp(0.6 * fractal_noise(qx, qy, qz, 14.0, 5, 53))
+                    red, green, blue = red + level, green + 0.95 * level, blue + 0.85 * level
                 else:
                     red, green, blue = red + 0.62, green + 0.64, blue + 0.66
             colour[0], colour[1], colour[2] = red / 4, green / 4, blue / 4
             for channel in range(3):
-                value = min(colour[channel], np.float32(1.0))
+                value = min(colour[channel] * np.float32(settings[_GAIN]), np.float32(1.0))
                 encoded = 12.92 * value if value <= 0.0031308 else 1.055 * value ** (1 / 2.4) - 0.055
                 photo[row, column, channel] = np.uint8(255.0 * encoded + 0.5)
     return photo
