@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.mvs.params import MvsParams
-from services.mvs.patchmatch_kernels import Stereo, enlarge_planes, improve_planes, rescore_planes, seed_planes
+from services.mvs.patchmatch_kernels import MIN_DEVIATION, Stereo, enlarge_planes, improve_planes, rescore_planes, seed_planes, with_neighbours
+from services.mvs.refinement_kernels import refine_planes
 from services.mvs.region import Region
 from services.mvs.seeds import sparse_planes
 from services.mvs.view_selection import Selection
@@ -23,7 +24,20 @@ Bytes = NDArray[np.uint8]
 
 _RANDOM_TRIES = 6
 _DISTRUSTED_COST = 0.5  # a coarse depth with a higher cost does not take a pixel out of the region
-_FIRST_AMPLITUDE_PX = {True: 4.0, False: 1.0}  # of random changes: at the coarsest level, at the others
+_RIM_PX = 3  # around what is worth refining, in pixels of the coarser level
+_STEPS = 2  # of refinement after a change of level
+_SETTLED_COST = 0.05  # pixels that match so well after refinement try no other planes
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Red-black iterations. `amplitude_px` of random changes, halved each time; pixels of less than `settled` cost stay as they are."""
+
+    iterations: int
+    amplitude_px: float
+    settled: float
+    geometric: float
+    salt: int
 
 
 @dataclass(frozen=True)
@@ -77,8 +91,7 @@ def _stereo(scene: Scene, index: int, divisor: int, active: Flags, neighbours: M
     photos = [level.grey() for level in sources]
     starts = np.cumsum([0] + [p.size for p in photos[:-1]]).astype(np.int64)
     low, high = depth_range(scene, index)
-    # A padding row: the bilinear fetch may read one past the last pixel with weight 0.
-    flat = np.concatenate([p.ravel() for p in photos] + [np.zeros(photos[-1].shape[1] + 2, np.float32)])
+    flat = np.concatenate([with_neighbours(p).ravel() for p in photos])
     return Stereo(
         reference.grey(),
         flat,
@@ -106,35 +119,29 @@ def first_active(scene: Scene, index: int, divisor: int) -> Flags:
     return active
 
 
-def narrowed(scene: Scene, index: int, divisor: int, planes: Maps, finer: int) -> Flags:
-    """Pixels worth evaluating at the `finer` level: those whose coarse depth lies in the region, or is not to be trusted."""
+def worth_refining(scene: Scene, index: int, divisor: float, planes: Maps, finer: float) -> Flags:
+    """Pixels to evaluate at the `finer` level: what stands on the support plane, what is not to be trusted, and a rim around both.
+
+    The others (the ground, and what lies behind the region) keep their coarse planes: enough to find the support plane and to tell that the
+    space in front of them is empty.
+    """
     level, fine = scene.level(index, divisor), scene.level(index, finer)
     active = first_active(scene, index, divisor)
     if scene.region.box is not None:
         rows, columns = np.nonzero((planes[..., 0] > 0) & (planes[..., 3] < _DISTRUSTED_COST))
         points = back_project(level, columns.astype(float), rows.astype(float), planes[rows, columns, 0].astype(float))
-        inside = scene.region.box.contains(points)
-        active[rows[~inside], columns[~inside]] = False
+        other = ~scene.region.contains_object(points)
+        active[rows[other], columns[other]] = False
         active = cv2.morphologyEx(active.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
-    grown = cv2.dilate(active.astype(np.uint8), np.ones((7, 7), np.uint8))
+    grown = cv2.dilate(active.astype(np.uint8), np.ones((2 * _RIM_PX + 1,) * 2, np.uint8))
     return np.asarray(cv2.resize(grown, (fine.width, fine.height), interpolation=cv2.INTER_NEAREST) > 0)
 
 
-def _improve(
-    scene: Scene, stereo: Stereo, planes: Maps, best: Bytes, iterations: int, amplitude: float, geometric: float, salt: int
-) -> None:
-    for iteration in range(iterations):
+def _propagate(stereo: Stereo, planes: Maps, best: Bytes, sweep: Sweep, best_views: int) -> None:
+    for iteration in range(sweep.iterations):
         for colour in (0, 1):
-            improve_planes(
-                stereo,
-                planes,
-                best,
-                scene.params.best_views,
-                geometric,
-                colour,
-                amplitude / 2**iteration,
-                salt + 64 * (2 * iteration + colour),
-            )
+            amplitude, salt = sweep.amplitude_px / 2**iteration, sweep.salt + 64 * (2 * iteration + colour)
+            improve_planes(stereo, planes, best, best_views, sweep.geometric, colour, amplitude, sweep.settled, salt)
 
 
 def _salt(scene: Scene, index: int, stage: int) -> int:
@@ -144,19 +151,28 @@ def _salt(scene: Scene, index: int, stage: int) -> int:
 def photometric_map(scene: Scene, index: int) -> None:
     """Round 1: from seeds at the coarsest level to the last but one (the only one, where there is one)."""
     params, levels = scene.params, scene.params.levels
-    active = first_active(scene, index, levels[0])
     level = scene.level(index, levels[0])
     planes, best = sparse_planes(level, scene.visible[index]), np.zeros((level.height, level.width, 2), np.uint8)
-    stereo = _stereo(scene, index, levels[0], active, None)
+    stereo = _stereo(scene, index, levels[0], first_active(scene, index, levels[0]), None)
     seed_planes(stereo, planes, best, params.best_views, _RANDOM_TRIES, _salt(scene, index, 0))
-    _improve(scene, stereo, planes, best, params.seed_iterations, _FIRST_AMPLITUDE_PX[True], 0.0, _salt(scene, index, 1))
+    _propagate(stereo, planes, best, Sweep(params.seed_iterations, 4.0, -1.0, 0.0, _salt(scene, index, 1)), params.best_views)
+    refine_planes(stereo, planes, best, params.best_views, _STEPS, MIN_DEVIATION)
     for k, divisor in enumerate(levels[1:-1], start=1):
-        stereo = _stereo(scene, index, divisor, narrowed(scene, index, levels[k - 1], planes, divisor), None)
-        planes, best = enlarge_planes(planes, best, *stereo.grey.shape)
-        rescore_planes(stereo, planes, best, params.best_views, 0.0)
-        _improve(scene, stereo, planes, best, params.level_iterations, _FIRST_AMPLITUDE_PX[False], 0.0, _salt(scene, index, 1 + k))
+        planes, best = _finer(scene, index, planes, best, (levels[k - 1], divisor), params.level_iterations)
     np.save(scene.path("photometric", index), planes)
     np.save(scene.path("best", index), best)
+
+
+def _finer(scene: Scene, index: int, planes: Maps, best: Bytes, divisors: tuple[int, int], iterations: int) -> tuple[Maps, Bytes]:
+    """The next level: planes from the coarser one, refined; what then matches badly tries its neighbours' and is refined again."""
+    views = scene.params.best_views
+    stereo = _stereo(scene, index, divisors[1], worth_refining(scene, index, divisors[0], planes, divisors[1]), None)
+    planes, best = enlarge_planes(planes, best, *stereo.grey.shape)
+    refine_planes(stereo, planes, best, views, _STEPS, MIN_DEVIATION)
+    _propagate(stereo, planes, best, Sweep(iterations, 0.5, _SETTLED_COST, 0.0, _salt(scene, index, 10 + divisors[1])), views)
+    if iterations > 0:
+        refine_planes(stereo, planes, best, views, 1, MIN_DEVIATION)
+    return planes, best
 
 
 def geometric_map(scene: Scene, index: int) -> None:
@@ -166,13 +182,10 @@ def geometric_map(scene: Scene, index: int) -> None:
     planes, best = scene.load("photometric", index).copy(), np.load(scene.path("best", index))
     if params.geometric_weight > 0:
         others = stacked([scene.load("photometric", k) for k in scene.selections[index].sources], 3)
-        stereo = _stereo(scene, index, divisor, planes[..., 0] > 0, others)
+        stereo = _stereo(scene, index, divisor, worth_refining(scene, index, divisor, planes, divisor), others)
         rescore_planes(stereo, planes, best, params.best_views, params.geometric_weight)
-        _improve(scene, stereo, planes, best, 1, 0.5, params.geometric_weight, _salt(scene, index, 20))
+        _propagate(stereo, planes, best, Sweep(1, 0.5, 2 * _SETTLED_COST, params.geometric_weight, _salt(scene, index, 20)), params.best_views)
+        refine_planes(stereo, planes, best, params.best_views, 1, MIN_DEVIATION)
     if len(levels) > 1:
-        stereo = _stereo(scene, index, levels[-1], narrowed(scene, index, divisor, planes, levels[-1]), None)
-        planes, best = enlarge_planes(planes, best, *stereo.grey.shape)
-    rescore_planes(stereo, planes, best, params.best_views, 0.0)
-    if len(levels) > 1:
-        _improve(scene, stereo, planes, best, params.final_iterations, 0.5, 0.0, _salt(scene, index, 21))
+        planes, best = _finer(scene, index, planes, best, (divisor, levels[-1]), params.final_iterations)
     np.save(scene.path("final", index), planes)

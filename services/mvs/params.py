@@ -29,11 +29,11 @@ class MvsParams(BaseModel):
         le=4,
         description="A pixel's cost is the mean over this many of its best neighbours; low values tolerate occlusion.",
     )
-    seed_iterations: int = Field(default=3, ge=1, le=10, description="Red-black iterations at the coarsest level, which starts from seeds.")
-    level_iterations: int = Field(default=2, ge=0, le=10, description="Red-black iterations at the levels between.")
-    final_iterations: int = Field(
-        default=1, ge=0, le=10, description="Red-black iterations at the finest level, where nearly all the time goes."
+    seed_iterations: int = Field(default=2, ge=1, le=10, description="Red-black iterations at the coarsest level, which starts from seeds.")
+    level_iterations: int = Field(
+        default=1, ge=0, le=10, description="Red-black iterations at the levels between, for pixels that still match badly after refinement."
     )
+    final_iterations: int = Field(default=1, ge=0, le=10, description="The same at the finest level.")
     geometric_weight: float = Field(
         default=0.1,
         ge=0.0,

@@ -27,7 +27,7 @@ _DY = np.ascontiguousarray(_STEP[:, 1])
 _SPATIAL = np.exp(-(_DX**2 + _DY**2) / np.float32(2 * 3.0**2)).astype(np.float32)
 # exp(−|ΔI| / 0.1), looked up by |ΔI| in 1/255: 25 exponentials per pixel would cost as much as an evaluation.
 _TONAL = np.exp(-np.arange(256) / 255.0 / 0.1).astype(np.float32)
-MIN_DEVIATION = 0.006  # weighted standard deviation of a window (grey 0..1) below which there is nothing to match: JPEG noise
+MIN_DEVIATION = 1.5  # weighted standard deviation of a window (grey 0..255) below which there is nothing to match: JPEG noise
 MAX_SLANT = 7.0  # 1 / cos of the steepest viewing angle, 82 degrees
 # Candidates of the red-black pattern: every offset has an odd Manhattan length. Near ones first, then strips.
 _NEAR = np.array(
@@ -55,10 +55,10 @@ _KEPT = 4  # cheapest candidates that are evaluated
 
 
 class Stereo(NamedTuple):
-    """A reference photo and its sources at one level. Index coordinates; grey values 0..1, float32."""
+    """A reference photo and its sources at one level. Index coordinates; grey values 0..255."""
 
-    grey: Maps  # (H, W)
-    sources: Maps  # all source photos, flat, one after the other
+    grey: Bytes  # (H, W)
+    sources: NDArray[np.uint32]  # all source photos, flat, one after the other, as `with_neighbours` packs them: one fetch per tap
     starts: NDArray[np.int64]  # where each begins
     sizes: NDArray[np.int64]  # (V, 2): width, height
     warps: NDArray[np.float64]  # (V, 12): A row by row, then b; reference → source
@@ -68,6 +68,16 @@ class Stereo(NamedTuple):
     active: NDArray[np.bool_]  # (H, W): pixels to evaluate
     low: float  # inverse depth of hypotheses
     high: float
+
+
+class Window(NamedTuple):
+    """A pixel's window, and where a source is gathered to; 25 values each."""
+
+    weights: Maps  # bilateral, sum 1
+    products: Maps  # weight × (value − mean) / deviation
+    corners: NDArray[np.int32]
+    fu: Maps
+    fv: Maps
 
 
 _jit = nb.njit(nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy", cache=True)
@@ -84,34 +94,54 @@ def _random(x: int, y: int, salt: int) -> float:
 
 
 @_jit
-def _reference_window(grey: Maps, x: int, y: int, weights: Maps, products: Maps) -> float:
+def with_neighbours(grey: Bytes) -> NDArray[np.uint32]:
+    """(H, W): each pixel with its right, lower and lower right neighbour, a byte each, lowest first; the last row and column hold zeros."""
+    height, width = grey.shape
+    packed = np.zeros((height, width), np.uint32)
+    for y in range(height - 1):
+        for x in range(width - 1):
+            lower = np.uint32(grey[y + 1, x]) << np.uint32(16) | np.uint32(grey[y + 1, x + 1]) << np.uint32(24)
+            packed[y, x] = np.uint32(grey[y, x]) | np.uint32(grey[y, x + 1]) << np.uint32(8) | lower
+    return packed
+
+
+@_jit
+def _empty_window() -> Window:
+    single = np.float32
+    return Window(np.empty(TAPS, single), np.empty(TAPS, single), np.empty(TAPS, np.int32), np.empty(TAPS, single), np.empty(TAPS, single))
+
+
+@_jit
+def _reference_window(grey: Bytes, x: int, y: int, weights: Maps, products: Maps) -> float:
     """Fills bilateral weights (sum 1) and weight × (value − mean) / deviation; returns the weighted deviation."""
-    centre = grey[y, x]
-    total = np.float32(0.0)
-    mean = np.float32(0.0)
-    for k in range(TAPS):
-        value = grey[y + 2 * (k // 5) - 4, x + 2 * (k % 5) - 4]
-        weight = _SPATIAL[k] * _TONAL[min(np.int32(abs(value - centre) * np.float32(255.0)), 255)]
-        weights[k] = weight
-        products[k] = value
-        total += weight
-        mean += weight * value
+    centre = np.int32(grey[y, x])
+    total, mean, variance = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for row in range(5):
+        for column in range(5):
+            k = 5 * row + column
+            value = np.int32(grey[y + 2 * row - 4, x + 2 * column - 4])
+            weight = _SPATIAL[k] * _TONAL[abs(value - centre)]
+            weights[k] = weight
+            products[k] = np.float32(value)
+            total += weight
+            mean += weight * np.float32(value)
     mean /= total
-    variance = np.float32(0.0)
+    scale = np.float32(1.0) / total
     for k in range(TAPS):
-        weights[k] /= total
-        products[k] -= mean
-        variance += weights[k] * products[k] * products[k]
+        weights[k] *= scale
+        away = products[k] - mean
+        products[k] = weights[k] * away
+        variance += products[k] * away
     deviation = np.sqrt(variance)
-    scale = np.float32(1.0) / max(deviation, np.float32(1e-6))
+    scale = np.float32(1.0) / max(deviation, np.float32(1e-3))
     for k in range(TAPS):
-        products[k] *= weights[k] * scale
+        products[k] *= scale
     return deviation
 
 
 @_jit
 def _view_cost(
-    sources: Maps,
+    sources: NDArray[np.uint32],
     start: int,
     width: int,
     height: int,
@@ -121,8 +151,7 @@ def _view_cost(
     w: float,
     gx: float,
     gy: float,
-    weights: Maps,
-    products: Maps,
+    window: Window,
 ) -> float:
     """1 − bilateral NCC (0..2) of the window against one source, the homography linearised at its centre; FAILED where it does not fit."""
     q0 = warp[0] * x + warp[1] * y + warp[2] + warp[9] * w
@@ -143,29 +172,31 @@ def _view_cost(
     ev = np.float32(RADIUS) * (abs(vxx) + abs(vxy))
     if not (u - eu >= 0 and v - ev >= 0 and u + eu < width - 1 and v + ev < height - 1):
         return np.float32(FAILED)
-    mean = np.float32(0.0)
-    square = np.float32(0.0)
-    covariance = np.float32(0.0)
-    stride = np.uint32(width)
-    base = np.uint32(start)
+    weights, products, corners, fu, fv = window
+    base, stride = np.int32(start), np.int32(width)
+    # Three loops, so that all but the fetches run on whole vectors.
     for k in range(TAPS):
         su = u + uxx * _DX[k] + uxy * _DY[k]
         sv = v + vxx * _DX[k] + vxy * _DY[k]
-        iu = np.int32(su)
-        iv = np.int32(sv)
-        fu = su - np.float32(iu)
-        fv = sv - np.float32(iv)
-        at = base + np.uint32(iv) * stride + np.uint32(iu)
-        low = sources[at]
-        low += fu * (sources[at + np.uint32(1)] - low)
-        high = sources[at + stride]
-        high += fu * (sources[at + stride + np.uint32(1)] - high)
-        value = low + fv * (high - low)
-        mean += weights[k] * value
-        square += weights[k] * value * value
+        iu, iv = np.int32(su), np.int32(sv)
+        fu[k] = su - np.float32(iu)
+        fv[k] = sv - np.float32(iv)
+        corners[k] = base + iv * stride + iu
+    for k in range(TAPS):
+        corners[k] = np.int32(sources[np.uint32(corners[k])])
+    mean, square, covariance = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for k in range(TAPS):
+        packed = corners[k]
+        a, b = np.float32(packed & 255), np.float32((packed >> 8) & 255)
+        c, d = np.float32((packed >> 16) & 255), np.float32((packed >> 24) & 255)
+        low, high = a + fu[k] * (b - a), c + fu[k] * (d - c)
+        value = low + fv[k] * (high - low)
+        weighted = weights[k] * value
+        mean += weighted
+        square += weighted * value
         covariance += products[k] * value
     variance = square - mean * mean
-    if variance < np.float32(1e-6):
+    if variance < np.float32(0.065):
         return np.float32(1.0)
     return np.float32(1.0) - covariance / np.sqrt(variance)
 
@@ -215,8 +246,7 @@ def _evaluate(
     w: float,
     gx: float,
     gy: float,
-    weights: Maps,
-    products: Maps,
+    window: Window,
     costs: Maps,
     pair: NDArray[np.int64],
     limit: float,
@@ -250,8 +280,7 @@ def _evaluate(
             w,
             gx,
             gy,
-            weights,
-            products,
+            window,
         )
         if geometric > 0 and cost < FAILED:
             cost += geometric * _disagreement(stereo.warps[view], stereo.backs[view], stereo.neighbours[view], x, y, w, 3.0)
@@ -289,7 +318,7 @@ def seed_planes(stereo: Stereo, planes: Maps, best: Bytes, best_views: int, trie
     """Costs of the planes that are there, against `tries` random ones; the cheapest stays. Pixels without texture get none (w = 0)."""
     height, width = stereo.grey.shape
     count = len(stereo.starts)
-    weights, products, costs = np.empty(TAPS, np.float32), np.empty(TAPS, np.float32), np.empty(count, np.float32)
+    window, costs = _empty_window(), np.empty(count, np.float32)
     pair = np.empty(2, np.int64)
     for y in range(height):
         for x in range(width):
@@ -297,7 +326,7 @@ def seed_planes(stereo: Stereo, planes: Maps, best: Bytes, best_views: int, trie
             planes[y, x, 0], planes[y, x, 3] = 0.0, FAILED
             if not stereo.active[y, x] or x < RADIUS or y < RADIUS or x >= width - RADIUS or y >= height - RADIUS:
                 continue
-            if _reference_window(stereo.grey, x, y, weights, products) < MIN_DEVIATION:
+            if _reference_window(stereo.grey, x, y, window.weights, window.products) < MIN_DEVIATION:
                 continue
             least = np.float32(1e3)
             for attempt in range(tries + 1):
@@ -308,7 +337,7 @@ def seed_planes(stereo: Stereo, planes: Maps, best: Bytes, best_views: int, trie
                 if w <= 0 or not _within_slant(stereo.intrinsics, x, y, w, gx, gy):
                     continue
                 pair[0], pair[1] = 0, min(1, count - 1)
-                cost = _evaluate(stereo, 0.0, best_views, x, y, w, gx, gy, weights, products, costs, pair, FAILED)
+                cost = _evaluate(stereo, 0.0, best_views, x, y, w, gx, gy, window, costs, pair, FAILED)
                 if cost < least:
                     least = cost
                     planes[y, x, 0], planes[y, x, 1], planes[y, x, 2], planes[y, x, 3] = w, gx, gy, cost
@@ -317,20 +346,19 @@ def seed_planes(stereo: Stereo, planes: Maps, best: Bytes, best_views: int, trie
 
 @_jit
 def rescore_planes(stereo: Stereo, planes: Maps, best: Bytes, best_views: int, geometric: float) -> None:
-    """Costs of the planes that are there, at this level; inactive and textureless pixels lose theirs."""
+    """Costs of the planes that are there, at this level; inactive pixels keep theirs, textureless ones lose them."""
     height, width = stereo.grey.shape
     count = len(stereo.starts)
-    weights, products, costs = np.empty(TAPS, np.float32), np.empty(TAPS, np.float32), np.empty(count, np.float32)
+    window, costs = _empty_window(), np.empty(count, np.float32)
     pair = np.empty(2, np.int64)
     for y in range(height):
         for x in range(width):
-            if not stereo.active[y, x] or x < RADIUS or y < RADIUS or x >= width - RADIUS or y >= height - RADIUS:
-                planes[y, x, 0], planes[y, x, 3] = 0.0, FAILED
+            if planes[y, x, 0] <= 0 or not stereo.active[y, x]:
                 continue
-            if planes[y, x, 0] <= 0:
+            if x < RADIUS or y < RADIUS or x >= width - RADIUS or y >= height - RADIUS:
                 continue
             # A blank pixel beside an outline was matched by the outline at the coarser level: kept, it would fringe objects with sky.
-            if _reference_window(stereo.grey, x, y, weights, products) < MIN_DEVIATION:
+            if _reference_window(stereo.grey, x, y, window.weights, window.products) < MIN_DEVIATION:
                 planes[y, x, 0], planes[y, x, 3] = 0.0, FAILED
                 continue
             pair[0], pair[1] = min(best[y, x, 0], count - 1), min(best[y, x, 1], count - 1)
@@ -345,8 +373,7 @@ def rescore_planes(stereo: Stereo, planes: Maps, best: Bytes, best_views: int, g
                 planes[y, x, 0],
                 planes[y, x, 1],
                 planes[y, x, 2],
-                weights,
-                products,
+                window,
                 costs,
                 pair,
                 FAILED,
@@ -356,22 +383,22 @@ def rescore_planes(stereo: Stereo, planes: Maps, best: Bytes, best_views: int, g
 
 @_jit
 def improve_planes(
-    stereo: Stereo, planes: Maps, best: Bytes, best_views: int, geometric: float, colour: int, amplitude: float, salt: int
+    stereo: Stereo, planes: Maps, best: Bytes, best_views: int, geometric: float, colour: int, amplitude: float, settled: float, salt: int
 ) -> int:
     """One half of a red-black iteration: pixels of one colour try their neighbours' planes, then three small changes.
 
     `amplitude`: of the changes, in pixels of movement in the best source (at the window's centre for depth, at its edge for slope).
-    Pixels read the other colour only, so the order of pixels does not matter. Returns the number of hypotheses evaluated.
+    Pixels whose cost is under `settled` stay as they are. Pixels read the other colour only, so the order of pixels does not matter. Returns the number of hypotheses evaluated.
     """
     height, width = stereo.grey.shape
     count = len(stereo.starts)
-    weights, products, costs = np.empty(TAPS, np.float32), np.empty(TAPS, np.float32), np.empty(count, np.float32)
+    window, costs = _empty_window(), np.empty(count, np.float32)
     pair, trial = np.empty(2, np.int64), np.empty(2, np.int64)
     kept_at, kept_cost = np.empty(_KEPT, np.int64), np.empty(_KEPT, np.float32)
     evaluated = 0
     for y in range(RADIUS, height - RADIUS):
         for x in range(RADIUS + ((RADIUS + y + colour) & 1), width - RADIUS, 2):
-            if not stereo.active[y, x]:
+            if not stereo.active[y, x] or planes[y, x, 3] < settled and planes[y, x, 0] > 0:
                 continue
             found = 0
             for candidate in range(len(_NEAR)):
@@ -391,7 +418,7 @@ def improve_planes(
             w, gx, gy, current = planes[y, x, 0], planes[y, x, 1], planes[y, x, 2], planes[y, x, 3]
             if found == 0 and w <= 0:
                 continue
-            if _reference_window(stereo.grey, x, y, weights, products) < MIN_DEVIATION:
+            if _reference_window(stereo.grey, x, y, window.weights, window.products) < MIN_DEVIATION:
                 continue
             pair[0], pair[1] = min(best[y, x, 0], count - 1), min(best[y, x, 1], count - 1)
             if pair[0] == pair[1]:
@@ -421,7 +448,7 @@ def improve_planes(
                 if tw < stereo.low or tw > stereo.high or not _within_slant(stereo.intrinsics, x, y, tw, tx, ty):
                     continue
                 trial[0], trial[1] = pair[0], pair[1]
-                cost = _evaluate(stereo, geometric, best_views, x, y, tw, tx, ty, weights, products, costs, trial, current)
+                cost = _evaluate(stereo, geometric, best_views, x, y, tw, tx, ty, window, costs, trial, current)
                 evaluated += 1
                 if cost < current:
                     w, gx, gy, current = tw, tx, ty, cost

@@ -13,6 +13,7 @@ MAX_ONE_SIDEDNESS = 0.8  # length of the mean direction to the cameras: 0 all ar
 MIN_SHARE_OF_VIEWS = 0.7  # what stands in the middle is inside the frame of most photos
 MIN_POINTS = 30
 _PLANE_TOLERANCE = 0.012  # of the distance to the cameras
+_GROUND = 0.003  # of the distance to the cameras: what stands less high on the plane is the plane
 _MARGIN = 0.12  # of the box's size, on every side
 _RANSAC_ROUNDS = 400
 
@@ -70,6 +71,15 @@ class Region:
     distance: float | None = None
     plane: Plane | None = None
     box: Box | None = None
+
+    def contains_object(self, points: Floats) -> NDArray[np.bool_]:
+        """Which of n×3 world points are inside the box and not on the support plane."""
+        if self.box is None:
+            return np.ones(len(points), np.bool_)
+        inside = self.box.contains(points)
+        if self.plane is not None and self.distance is not None:
+            inside &= self.plane.height(points) > _GROUND * self.distance
+        return np.asarray(inside)
 
     def as_json(self) -> dict[str, Any]:
         """What roi.json states; world frame."""

@@ -51,10 +51,9 @@ class Level:
     width: int
     height: int
 
-    def grey(self) -> Maps:
-        """The photo in grey, 0..1, float32 (height, width)."""
-        pixels = cv2.imread(str(self.view.image), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
-        return np.asarray(self._fit(pixels), np.float32) / np.float32(255.0)
+    def grey(self) -> NDArray[np.uint8]:
+        """The photo in grey, (height, width)."""
+        return self._fit(cv2.imread(str(self.view.image), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION))
 
     def colour(self) -> NDArray[np.uint8]:
         """The photo in sRGB, (height, width, 3)."""
