@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.mvs.params import MvsParams
-from services.mvs.patchmatch_kernels import MIN_DEVIATION, Stereo, enlarge_planes, improve_planes, rescore_planes, seed_planes, with_neighbours
+from services.mvs.patchmatch_kernels import (
+    MIN_DEVIATION,
+    Stereo,
+    enlarge_planes,
+    improve_planes,
+    rescore_planes,
+    seed_planes,
+    with_neighbours,
+)
 from services.mvs.refinement_kernels import refine_planes
 from services.mvs.region import Region
 from services.mvs.seeds import sparse_planes
@@ -75,13 +83,15 @@ def stacked(maps: list[Maps], channels: int) -> Maps:
 
 
 def depth_range(scene: Scene, index: int) -> tuple[float, float]:
-    """Smallest and largest inverse depth of a view: of its sparse points, and of the region where there is one."""
+    """Smallest and largest inverse depth of a view: of its sparse points, and no nearer than the region where there is one.
+
+    What lies behind the region keeps its depth: it tells that the space in front of it is empty.
+    """
     selection = scene.selections[index]
     near, far = selection.near, selection.far
     if scene.region.box is not None:
         z = scene.region.box.corners() @ scene.views[index].R[2] + scene.views[index].t[2]
-        near = max(near, float(z.min())) if z.min() < far else near
-        far = min(far, float(z.max())) if z.max() > near else far
+        near, far = max(near, float(z.min())) if z.min() < far else near, max(far, float(z.max()))
     return 1.0 / far, 1.0 / near
 
 
@@ -107,7 +117,7 @@ def _stereo(scene: Scene, index: int, divisor: int, active: Flags, neighbours: M
     )
 
 
-def first_active(scene: Scene, index: int, divisor: int) -> Flags:
+def first_active(scene: Scene, index: int, divisor: float) -> Flags:
     """Pixels whose ray meets the region and that the mask allows, at a level."""
     level = scene.level(index, divisor)
     active = np.ones((level.height, level.width), np.bool_)
@@ -156,7 +166,7 @@ def photometric_map(scene: Scene, index: int) -> None:
     stereo = _stereo(scene, index, levels[0], first_active(scene, index, levels[0]), None)
     seed_planes(stereo, planes, best, params.best_views, _RANDOM_TRIES, _salt(scene, index, 0))
     _propagate(stereo, planes, best, Sweep(params.seed_iterations, 4.0, -1.0, 0.0, _salt(scene, index, 1)), params.best_views)
-    refine_planes(stereo, planes, best, params.best_views, _STEPS, MIN_DEVIATION)
+    refine_planes(stereo, planes, best, params.best_views, _STEPS, -1.0, MIN_DEVIATION)
     for k, divisor in enumerate(levels[1:-1], start=1):
         planes, best = _finer(scene, index, planes, best, (levels[k - 1], divisor), params.level_iterations)
     np.save(scene.path("photometric", index), planes)
@@ -168,10 +178,10 @@ def _finer(scene: Scene, index: int, planes: Maps, best: Bytes, divisors: tuple[
     views = scene.params.best_views
     stereo = _stereo(scene, index, divisors[1], worth_refining(scene, index, divisors[0], planes, divisors[1]), None)
     planes, best = enlarge_planes(planes, best, *stereo.grey.shape)
-    refine_planes(stereo, planes, best, views, _STEPS, MIN_DEVIATION)
+    refine_planes(stereo, planes, best, views, _STEPS, -1.0, MIN_DEVIATION)
     _propagate(stereo, planes, best, Sweep(iterations, 0.5, _SETTLED_COST, 0.0, _salt(scene, index, 10 + divisors[1])), views)
     if iterations > 0:
-        refine_planes(stereo, planes, best, views, 1, MIN_DEVIATION)
+        refine_planes(stereo, planes, best, views, 1, _SETTLED_COST, MIN_DEVIATION)
     return planes, best
 
 
@@ -184,8 +194,10 @@ def geometric_map(scene: Scene, index: int) -> None:
         others = stacked([scene.load("photometric", k) for k in scene.selections[index].sources], 3)
         stereo = _stereo(scene, index, divisor, worth_refining(scene, index, divisor, planes, divisor), others)
         rescore_planes(stereo, planes, best, params.best_views, params.geometric_weight)
-        _propagate(stereo, planes, best, Sweep(1, 0.5, 2 * _SETTLED_COST, params.geometric_weight, _salt(scene, index, 20)), params.best_views)
-        refine_planes(stereo, planes, best, params.best_views, 1, MIN_DEVIATION)
+        _propagate(
+            stereo, planes, best, Sweep(1, 0.5, 2 * _SETTLED_COST, params.geometric_weight, _salt(scene, index, 20)), params.best_views
+        )
+        refine_planes(stereo, planes, best, params.best_views, 1, -1.0, MIN_DEVIATION)
     if len(levels) > 1:
         planes, best = _finer(scene, index, planes, best, (divisor, levels[-1]), params.final_iterations)
     np.save(scene.path("final", index), planes)

@@ -3,8 +3,10 @@
 Every step reads one view and its neighbours, so memory does not grow with the number of views.
 """
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 from services.mvs.consistency_kernels import agreement, fit_slopes, owned
 from services.mvs.depth_maps import Scene, stacked
 from services.mvs.views import Floats, Level, Maps, back_project, warp
+
+Indices = NDArray[np.int64]
 
 _FIT_RADIUS = 2
 
@@ -82,12 +86,10 @@ def without_speckles(inverse_depth: Maps, least_px: int, most_step: float) -> Ma
     return np.where(quantised > 0, inverse_depth, np.float32(0.0))
 
 
-def camera_normals(fitted: Maps, level: Level) -> Floats:
-    """(H, W, 3) unit normals in camera axes, towards the camera: inverse depth w = m·p makes n ∝ −Kᵀm."""
-    y, x = np.mgrid[0 : fitted.shape[0], 0 : fitted.shape[1]].astype(np.float64)
-    gx, gy = fitted[..., 1].astype(np.float64), fitted[..., 2].astype(np.float64)
-    m = np.stack([gx, gy, fitted[..., 0] - gx * x - gy * y], axis=-1)
-    normals = -(m @ level.K)
+def camera_normals(fitted: Maps, rows: Indices, columns: Indices, level: Level) -> Floats:
+    """(n, 3) unit normals of n pixels in camera axes, towards the camera: inverse depth w = m·p makes n ∝ −Kᵀm."""
+    w, gx, gy = (fitted[rows, columns, channel].astype(np.float64) for channel in range(3))
+    normals = -(np.stack([gx, gy, w - gx * columns - gy * rows], axis=-1) @ level.K)
     return np.asarray(normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12))
 
 
@@ -101,18 +103,28 @@ def octahedral(normals: Floats) -> NDArray[np.uint8]:
 
 def _write_depth(path: Path, fitted: Maps, confidence: Floats, level: Level) -> None:
     """`inverse_depth` float16 is relative to `range` (low, high), NaN where there is none: half floats are coarse away from 0."""
-    w = fitted[..., 0].astype(np.float64)
-    valid = w > 0
-    low, high = (float(w[valid].min()), float(w[valid].max())) if valid.any() else (0.0, 1.0)
-    relative = np.where(valid, (w - low) / max(high - low, 1e-12), np.nan).astype(np.float16)
-    np.savez_compressed(
-        path,
-        inverse_depth=relative,
-        range=np.array([low, high]),
-        normal=octahedral(camera_normals(fitted, level)),
-        confidence=np.round(confidence * 255).astype(np.uint8),
-        K=level.K + np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]),
-    )
+    rows, columns = np.nonzero(fitted[..., 0] > 0)
+    w = fitted[rows, columns, 0].astype(np.float64)
+    low, high = (float(w.min()), float(w.max())) if len(w) else (0.0, 1.0)
+    relative, normal = np.full(fitted.shape[:2], np.nan, np.float16), np.zeros((*fitted.shape[:2], 2), np.uint8)
+    relative[rows, columns] = (w - low) / max(high - low, 1e-12)
+    normal[rows, columns] = octahedral(camera_normals(fitted, rows, columns, level))
+    arrays = {
+        "inverse_depth": relative,
+        "range": np.array([low, high]),
+        "normal": normal,
+        "confidence": np.round(confidence * 255).astype(np.uint8),
+        "K": level.K + np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]),
+    }
+    _write_npz(path, arrays)
+
+
+def _write_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """As numpy.savez_compressed, at the fastest level: a third of the time for a tenth more bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def delivered_by(scene: Scene, index: int) -> Cloud:
@@ -127,7 +139,7 @@ def delivered_by(scene: Scene, index: int) -> Cloud:
     mine = owned(fitted, others, there, _intrinsics(level), intrinsics, earlier, scene.params.max_depth_error)
     rows, columns = np.nonzero(mine)
     points = back_project(level, columns.astype(float), rows.astype(float), fitted[rows, columns, 0].astype(float))
-    normals = camera_normals(fitted, level)[rows, columns] @ level.view.R
+    normals = camera_normals(fitted, rows, columns, level) @ level.view.R
     keep = scene.region.box.contains(points) if scene.region.box is not None else np.ones(len(points), np.bool_)
     colours = level.colour()[rows, columns]
     return Cloud(points[keep].astype(np.float32), normals[keep].astype(np.float32), colours[keep])

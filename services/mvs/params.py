@@ -31,7 +31,10 @@ class MvsParams(BaseModel):
     )
     seed_iterations: int = Field(default=2, ge=1, le=10, description="Red-black iterations at the coarsest level, which starts from seeds.")
     level_iterations: int = Field(
-        default=1, ge=0, le=10, description="Red-black iterations at the levels between, for pixels that still match badly after refinement."
+        default=1,
+        ge=0,
+        le=10,
+        description="Red-black iterations at the levels between, for pixels that still match badly after refinement.",
     )
     final_iterations: int = Field(default=1, ge=0, le=10, description="The same at the finest level.")
     geometric_weight: float = Field(

@@ -388,7 +388,8 @@ def improve_planes(
     """One half of a red-black iteration: pixels of one colour try their neighbours' planes, then three small changes.
 
     `amplitude`: of the changes, in pixels of movement in the best source (at the window's centre for depth, at its edge for slope).
-    Pixels whose cost is under `settled` stay as they are. Pixels read the other colour only, so the order of pixels does not matter. Returns the number of hypotheses evaluated.
+    Pixels whose cost is under `settled` stay as they are. Pixels read the other colour only, so the order of pixels does not matter.
+    Returns the number of hypotheses evaluated.
     """
     height, width = stereo.grey.shape
     count = len(stereo.starts)
@@ -398,7 +399,7 @@ def improve_planes(
     evaluated = 0
     for y in range(RADIUS, height - RADIUS):
         for x in range(RADIUS + ((RADIUS + y + colour) & 1), width - RADIUS, 2):
-            if not stereo.active[y, x] or planes[y, x, 3] < settled and planes[y, x, 0] > 0:
+            if not stereo.active[y, x] or (planes[y, x, 3] < settled and planes[y, x, 0] > 0):
                 continue
             found = 0
             for candidate in range(len(_NEAR)):

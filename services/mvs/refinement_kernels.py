@@ -54,7 +54,7 @@ def _window(grey: Bytes, x: int, y: int, weights: Maps, products: Maps) -> float
     scale = np.float32(1.0) / max(deviation, np.float32(1e-3))
     for k in range(_TAPS):
         products[k] *= scale
-    return deviation
+    return float(deviation)
 
 
 @_jit
@@ -153,12 +153,12 @@ def _add_equations(
         a22 += wy * gy
     variance = ss - s * s
     if variance < np.float32(0.065):
-        return np.float32(1.0)
+        return 1.0
     inverse = np.float32(1.0) / np.sqrt(variance)
-    ncc = rs * inverse
-    share = np.float32(1.0) - (np.float32(1.0) - ncc) / np.float32(_USABLE_COST)
+    ncc = float(rs * inverse)
+    share = 1.0 - (1.0 - ncc) / _USABLE_COST
     if share <= 0:
-        return np.float32(1.0) - ncc
+        return 1.0 - ncc
     p0, p1, p2 = (p0 - s * m0) * inverse, (p1 - s * m1) * inverse, (p2 - s * m2) * inverse
     square = share * inverse * inverse
     system[0] += square * (a00 - m0 * m0 - p0 * p0)
@@ -170,14 +170,17 @@ def _add_equations(
     system[6] += share * inverse * (r0 - ncc * p0)
     system[7] += share * inverse * (r1 - ncc * p1)
     system[8] += share * inverse * (r2 - ncc * p2)
-    return np.float32(1.0) - ncc
+    return 1.0 - ncc
 
 
 @_jit
-def refine_planes(stereo: Stereo, planes: Maps, best: Bytes, best_views: int, iterations: int, least_deviation: float) -> None:
+def refine_planes(
+    stereo: Stereo, planes: Maps, best: Bytes, best_views: int, iterations: int, settled: float, least_deviation: float
+) -> None:
     """Moves every plane to where its window matches all usable sources best; costs become those before the last step.
 
-    Blank windows lose their planes. Steps are at most 0.7 pixels, so what is wrong by more stays wrong, with its cost.
+    Blank windows lose their planes; pixels of less than `settled` cost stay as they are.
+    Steps are at most 0.7 pixels, so what is wrong by more stays wrong, with its cost.
     """
     height, width = stereo.grey.shape
     count = len(stereo.starts)
@@ -187,7 +190,7 @@ def refine_planes(stereo: Stereo, planes: Maps, best: Bytes, best_views: int, it
     costs = np.empty(count, np.float32)
     for y in range(height):
         for x in range(width):
-            if planes[y, x, 0] <= 0 or not stereo.active[y, x]:
+            if planes[y, x, 0] <= 0 or not stereo.active[y, x] or planes[y, x, 3] < settled:
                 continue
             if x < _RADIUS or y < _RADIUS or x >= width - _RADIUS or y >= height - _RADIUS:
                 continue

@@ -1,6 +1,8 @@
 """First planes for a photo: the sparse points that it sees, triangulated in its image."""
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import Delaunay, QhullError
 
 from services.mvs.views import Floats, Level, Maps
@@ -29,12 +31,19 @@ def sparse_planes(level: Level, points: Floats) -> Maps:
     determinant = np.where(np.abs(determinant) < 1e-9, np.inf, determinant)
     gx = (rise[:, 0] * edges[:, 1, 1] - rise[:, 1] * edges[:, 0, 1]) / determinant
     gy = (rise[:, 1] * edges[:, 0, 0] - rise[:, 0] * edges[:, 1, 0]) / determinant
-    x, y = np.meshgrid(np.arange(level.width, dtype=np.float64), np.arange(level.height, dtype=np.float64))
-    face = triangles.find_simplex(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(x.shape)
-    inside = face >= 0
-    face = face[inside]
+    face = _triangle_of_pixels(corners, level.width, level.height)
+    y, x = np.nonzero(face >= 0)
+    face = face[y, x]
     origin = corners[face, 0]
-    planes[inside, 0] = values[face, 0] + gx[face] * (x[inside] - origin[:, 0]) + gy[face] * (y[inside] - origin[:, 1])
-    planes[inside, 1] = gx[face]
-    planes[inside, 2] = gy[face]
+    planes[y, x, 0] = values[face, 0] + gx[face] * (x - origin[:, 0]) + gy[face] * (y - origin[:, 1])
+    planes[y, x, 1] = gx[face]
+    planes[y, x, 2] = gy[face]
     return planes
+
+
+def _triangle_of_pixels(corners: Floats, width: int, height: int) -> NDArray[np.int32]:
+    """(height, width): which triangle (n×3×2, index coordinates) each pixel lies in; -1: none."""
+    face = np.full((height, width), -1, np.int32)
+    for index, triangle in enumerate(np.round(corners * 16).astype(np.int32)):  # sixteenths of a pixel, as `shift` says
+        cv2.fillConvexPoly(face, triangle, index, lineType=cv2.LINE_8, shift=4)
+    return face

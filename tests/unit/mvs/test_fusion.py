@@ -60,12 +60,12 @@ def test_normals_are_those_of_the_surface(tmp_path) -> None:
     level = at_level(orbit(18, tmp_path)[0], 1.0)
     inverse = true_inverse_depth(level).astype(np.float32)
     fitted = fit_slopes(inverse, 2, 0.01)
-    normals = camera_normals(fitted, level) @ level.view.R
     rows, columns = np.nonzero(_sphere(level))
+    normals = camera_normals(fitted, rows, columns, level) @ level.view.R
     from services.mvs.views import back_project
 
     points = back_project(level, columns.astype(float), rows.astype(float), inverse[rows, columns].astype(float))
-    cosine = (normals[rows, columns] * (points - MIDDLE) / RADIUS).sum(axis=1)
+    cosine = (normals * (points - MIDDLE) / RADIUS).sum(axis=1)
     assert np.degrees(np.arccos(cosine.clip(-1, 1))).max() < 2.0
 
 
