@@ -7,6 +7,7 @@ import cv2
 from pydantic import JsonValue
 
 from services.sfm.colmap import pycolmap
+from services.sfm.focus_texture import focus_warnings
 from services.sfm.ladder import Search
 from shared.contracts.manifest import ImageVerdict, StageReport, Warning
 
@@ -91,7 +92,8 @@ def _camera_summary(search: Search, camera_id: int) -> dict[str, Any]:
 
 
 def _warnings(search: Search) -> list[Warning]:
-    return [*_missing(search), *_separate(search), *_lenses(search), *_unused_camera(search)]
+    walked_around = focus_warnings(search.components[0].reconstruction, [photo.name for photo in search.photos])
+    return [*_missing(search), *_separate(search), *_lenses(search), *_unused_camera(search), *walked_around]
 
 
 def _missing(search: Search) -> list[Warning]:
