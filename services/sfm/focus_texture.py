@@ -78,13 +78,13 @@ def _focus(model: pycolmap.Reconstruction, image_id: int, target: Floats) -> Foc
     image = model.image(image_id)
     camera = model.camera(image.camera_id)
     seen = image.cam_from_world() * target
-    points: Sequence[pycolmap.Point2D] = image.points2D
+    points = image.points2D
     if seen[2] <= 0 or len(points) == 0:
         return None
     radius = FOCUS_RADIUS * max(camera.width, camera.height)
     positions = np.array([point.xy for point in points])
     placed = np.array([point.has_point3D() for point in points], bool)
-    inside = np.linalg.norm(positions - camera.img_from_cam(seen[None])[0], axis=1) < radius
+    inside = np.linalg.norm(positions - np.asarray(camera.img_from_cam(seen[None]))[0], axis=1) < radius
     area = np.pi * radius**2
     elsewhere = max(int((~inside).sum()), 1)
     density = (inside.sum() / area) / (elsewhere / (camera.width * camera.height - area))
