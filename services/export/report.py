@@ -33,6 +33,7 @@ def build_report(
             "texels_per_unit": post.get("texels_per_unit"),
         }
         facts["fidelity"] = {"held_out_psnr_db": post.get("held_out_psnr_db")}
+    facts["warnings"] = [warning.model_dump(mode="json") for manifest in steps for warning in manifest.report.warnings]
     reasons = judge(facts)
     return {
         "verdict": verdict_of(reasons),
@@ -41,18 +42,18 @@ def build_report(
         "preset": request.preset,
         **facts,
         "scale": dict(scale),
-        "warnings": [warning.model_dump() for manifest in steps for warning in manifest.report.warnings],
         "stages": [stage_facts(manifest) for manifest in steps],
     }
 
 
 def image_facts(request: JobRequest, steps: Sequence[Manifest], registered: Sequence[str]) -> Json:
-    """Photos submitted, used, registered, and each that is not, with its reason."""
+    """Photos submitted, used, registered, each that is not, with its reason, and what was measured in every photo."""
     known = set(registered)
     verdicts: dict[str, ImageVerdict] = {verdict.name: verdict for manifest in steps for verdict in manifest.report.images}
     lost = [image.name for image in request.images if image.name not in known]
     reasons = {name: (verdicts[name].reason if name in verdicts else None) or "NOT_REGISTERED" for name in lost}
     refused = sum(reason != "NOT_REGISTERED" for reason in reasons.values())
+    figures = figures_of_photos(steps)
     return {
         "submitted": len(request.images),
         "used": len(request.images) - refused,
@@ -60,7 +61,29 @@ def image_facts(request: JobRequest, steps: Sequence[Manifest], registered: Sequ
         "dropped": [
             {"name": name, "reason": reason, "hint": CODES[reason].hint if reason in CODES else ""} for name, reason in reasons.items()
         ],
+        "photos": [
+            {
+                "name": image.name,
+                "status": "registered" if image.name in known else "dropped",
+                "reason": reasons.get(image.name),
+                **figures.get(image.name, {}),
+            }
+            for image in request.images
+        ],
     }
+
+
+def figures_of_photos(steps: Sequence[Manifest]) -> dict[str, dict[str, float]]:
+    """What the steps measured in each photo, by name. `surface`: share of its pixels on the object whose depth other photos confirm."""
+    figures: dict[str, dict[str, float]] = {}
+    for manifest in steps:
+        for verdict in manifest.report.images:
+            figures.setdefault(verdict.name, {}).update(verdict.figures)
+        surface = manifest.report.summary.get("completeness_per_view")
+        for name, share in surface.items() if isinstance(surface, dict) else ():
+            if isinstance(share, int | float):
+                figures.setdefault(name, {})["surface"] = share
+    return figures
 
 
 def stage_facts(manifest: Manifest) -> Json:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from shared.photo_names import listed
+
 Verdict = Literal["pass", "warn", "fail"]
 
 RECOMMENDED_IMAGES = 12
@@ -12,11 +14,18 @@ WARN_REPROJECTION_PX = 1.5
 WARN_TRACK_LENGTH = 2.5
 WARN_PSNR_DB, FAIL_PSNR_DB = 18.0, 10.0
 WARN_SEEN = 0.5  # an object's underside is never seen; half of the surface is another matter
+WARN_SURFACE = 0.3  # of a photo's pixels on the object have a depth that other photos confirm
+
+# Warnings of earlier steps that say the same as a check here, which knows more.
+_SAID_BY = {"NOT_REGISTERED": "FEW_REGISTERED"}
+# With these, what was reconstructed is hardly what was meant, unless the model proves itself on photos that were kept out.
+_FATAL = {"MIRROR_LIKE", "MOVING_OBJECT"}
+PROVEN_PSNR_DB = 22.0
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a model is not simply good."""
+    """Why a model is not simply good. The message names some photos; the report's `images` and `warnings` name all."""
 
     level: Literal["warn", "fail"]
     code: str
@@ -29,8 +38,17 @@ class Reason:
 
 
 def judge(facts: Mapping[str, Any]) -> list[Reason]:
-    """Every reason to doubt the model, from the facts of the report."""
-    return [reason for check in _CHECKS if (reason := check(facts)) is not None]
+    """Every reason to doubt the model, from the facts of the report and the warnings of the steps."""
+    checked = [reason for check in _CHECKS if (reason := check(facts)) is not None]
+    said = {reason.code for reason in checked}
+    warned = [warning for warning in facts.get("warnings", ()) if _SAID_BY.get(warning["code"], warning["code"]) not in said]
+    proven = (facts.get("fidelity", {}).get("held_out_psnr_db") or 0.0) >= PROVEN_PSNR_DB
+    return [*checked, *(_of_warning(warning, proven) for warning in warned)]
+
+
+def _of_warning(warning: Mapping[str, Any], proven: bool) -> Reason:
+    level: Literal["warn", "fail"] = "fail" if warning["code"] in _FATAL and not proven else "warn"
+    return Reason(level, warning["code"], warning["message"], warning["hint"])
 
 
 def verdict_of(reasons: list[Reason]) -> Verdict:
@@ -44,8 +62,9 @@ def _registered(facts: Mapping[str, Any]) -> Reason | None:
     ratio = images["registered"] / max(images["used"], 1)
     if ratio >= 1:
         return None
-    message = f"{images['registered']} of {images['used']} photos could be placed."
-    hint = "Take more photos between those listed and their neighbours: 60 to 80 % overlap, sharp, with texture in view."
+    names = [photo["name"] for photo in images.get("dropped", ()) if photo["reason"] == "NOT_REGISTERED"]
+    message = f"{images['registered']} of {images['used']} photos could be placed; not these: {listed(names)}."
+    hint = "Take more photos between these and their neighbours: 60 to 80 % overlap, sharp, with texture in view."
     return Reason("fail" if ratio < FAIL_REGISTERED else "warn", "FEW_REGISTERED", message, hint)
 
 
@@ -75,6 +94,16 @@ def _tracks(facts: Mapping[str, Any]) -> Reason | None:
     return Reason("warn", "SHORT_TRACKS", f"Points are seen in {length:.1f} photos on average.", "Move less from one photo to the next.")
 
 
+def _surface(facts: Mapping[str, Any]) -> Reason | None:
+    found = {photo["name"]: photo["surface"] for photo in facts["images"].get("photos", ()) if "surface" in photo}
+    if not found or sum(found.values()) / len(found) >= WARN_SURFACE:
+        return None
+    names = [name for name, share in sorted(found.items(), key=lambda item: item[1]) if share < WARN_SURFACE]
+    message = f"Little of what these photos show could be matched in others, the first least: {listed(names)}."
+    hint = "Use matt, textured surfaces, even light and more overlap; the model may have holes where these photos look."
+    return Reason("warn", "SPARSE_SURFACE", message, hint)
+
+
 def _fidelity(facts: Mapping[str, Any]) -> Reason | None:
     psnr = facts.get("fidelity", {}).get("held_out_psnr_db")
     if psnr is None or psnr >= WARN_PSNR_DB:
@@ -91,4 +120,12 @@ def _unseen(facts: Mapping[str, Any]) -> Reason | None:
     return Reason("warn", "MUCH_UNSEEN", f"Photos cover {100 * seen:.0f} % of the surface.", "Photograph the sides that are missing too.")
 
 
-_CHECKS: tuple[Callable[[Mapping[str, Any]], Reason | None], ...] = (_registered, _few_images, _reprojection, _tracks, _fidelity, _unseen)
+_CHECKS: tuple[Callable[[Mapping[str, Any]], Reason | None], ...] = (
+    _registered,
+    _few_images,
+    _reprojection,
+    _tracks,
+    _surface,
+    _fidelity,
+    _unseen,
+)

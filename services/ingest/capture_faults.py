@@ -19,7 +19,7 @@ NO_DETAIL = 0.4  # grey levels squared: what JPEG leaves of nothing
 
 CLIPPED_SHARE = 0.25
 DARK_SHARE, DARK_STOPS = 0.4, -6.0
-WHITER_THAN_OTHERS = 0.15
+WHITER_THAN_OTHERS, BRIGHTER_THAN_OTHERS = 0.15, 1.0  # share of the photo, and stops: more sky alone is no fault
 STOPS_FROM_OTHERS = 1.5  # an object lit from one side differs by up to one stop
 
 
@@ -57,7 +57,7 @@ def _blurred(photos: Sequence[Rated]) -> Iterator[Warning]:
     else:
         message = f"Less sharp than the others ({len(names)} of {len(photos)}): {listed(names)}."
     hint = "Take these again: hold the camera still or use a tripod, focus on the object, use more light and a shorter exposure."
-    yield Warning(code="BLURRED_PHOTOS", message=message, hint=hint)
+    yield Warning(code="BLURRED_PHOTOS", message=message, hint=hint, photos=tuple(names))
 
 
 def _is_blurred(quality: PhotoQuality, median_sharpness: float) -> bool:
@@ -68,7 +68,7 @@ def _is_blurred(quality: PhotoQuality, median_sharpness: float) -> bool:
 def _exposure(photos: Sequence[Rated]) -> Iterator[Warning]:
     white = median(photo.quality.white for photo in photos)
     stops = median(photo.quality.brightness for photo in photos)
-    over = [p.name for p in photos if p.quality.overexposed > CLIPPED_SHARE or p.quality.white > white + WHITER_THAN_OTHERS]
+    over = [p.name for p in photos if p.quality.overexposed > CLIPPED_SHARE or _is_burnt(p.quality, white, stops)]
     dark = [p.name for p in photos if p.quality.underexposed > DARK_SHARE or p.quality.brightness < DARK_STOPS]
     uneven = [p.name for p in photos if abs(p.quality.brightness - stops) > STOPS_FROM_OTHERS and p.name not in {*over, *dark}]
     if over:
@@ -82,5 +82,10 @@ def _exposure(photos: Sequence[Rated]) -> Iterator[Warning]:
         yield _about("UNEVEN_EXPOSURE", f"Brighter or darker than the others by {STOPS_FROM_OTHERS} stops or more", uneven, hint)
 
 
+def _is_burnt(quality: PhotoQuality, median_white: float, median_brightness: float) -> bool:
+    brighter = quality.brightness - median_brightness
+    return quality.white > median_white + WHITER_THAN_OTHERS and brighter > BRIGHTER_THAN_OTHERS
+
+
 def _about(code: str, what: str, names: list[str], hint: str) -> Warning:
-    return Warning(code=code, message=f"{what} ({len(names)}): {listed(names)}.", hint=hint)
+    return Warning(code=code, message=f"{what} ({len(names)}): {listed(names)}.", hint=hint, photos=tuple(names))

@@ -117,7 +117,8 @@ def _report(params: SegmentationParams, found: _Found) -> StageReport:
 def _warnings(params: SegmentationParams, found: _Found) -> Iterator[Warning]:
     if found.unused:
         message = f"No mask that can be trusted for {len(found.unused)} photos, which are used whole: {listed(found.unused)}."
-        yield Warning(code="MASK_UNUSED", message=message, hint="Use a plain backdrop that differs from the object, or a model.")
+        hint = "Use a plain backdrop that differs from the object, or a model."
+        yield Warning(code="MASK_UNUSED", message=message, hint=hint, photos=tuple(found.unused))
     if found.still and not found.masks:
         names = [found.names[index] for group in found.still for index in group]
         message = f"The camera stood still while the object turned or moved, before a background that did not, in {listed(names)}."
@@ -125,4 +126,4 @@ def _warnings(params: SegmentationParams, found: _Found) -> Iterator[Warning]:
             "" if params.mode == "auto" else "Send them again with options.segmentation.mode `auto`, which leaves the background out; or "
         )
         hint = f"{instead}use a plain backdrop without texture; or leave the object where it is and walk around it."
-        yield Warning(code="MOVING_OBJECT", message=message, hint=hint[0].upper() + hint[1:])
+        yield Warning(code="MOVING_OBJECT", message=message, hint=hint[0].upper() + hint[1:], photos=tuple(names))

@@ -48,11 +48,11 @@ def focus_warnings(model: pycolmap.Reconstruction, names: Sequence[str]) -> list
         bad = [names[focus.image_id - 1] for focus in focuses if focus.placed is not None and focus.placed < MIRROR_RATIO]
         message = f"What the cameras walk around looks different from every side: mirror-like, transparent, or moving: {listed(bad)}."
         hint = "Dull it with chalk or scanning spray; use diffuse light and a polarising filter on lamp and lens; let nothing move."
-        return [Warning(code="MIRROR_LIKE", message=message, hint=hint)]
+        return [Warning(code="MIRROR_LIKE", message=message, hint=hint, photos=tuple(bad))]
     if len(plain) > len(focuses) / 2:
         message = f"What the cameras walk around has hardly any texture, unlike its surroundings: {listed(plain)}."
         hint = "Give it texture: dust it with chalk or speckled spray, or project a pattern that stays in place; use raking light."
-        return [Warning(code="WEAK_TEXTURE", message=message, hint=hint)]
+        return [Warning(code="WEAK_TEXTURE", message=message, hint=hint, photos=tuple(plain))]
     return []
 
 

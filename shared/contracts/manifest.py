@@ -28,11 +28,12 @@ class ChainLink(Contract):
 
 
 class Warning(Contract):
-    """Something that a caller should know although the job goes on."""
+    """Something that a caller should know although the job goes on. `photos`: all that it is about; the message names some."""
 
     code: str
     message: str
     hint: str = ""
+    photos: tuple[str, ...] = ()
 
 
 class ImageVerdict(Contract):

@@ -136,6 +136,68 @@ def test_each_doubt_has_its_reason_and_hint(change: dict[str, Any], code: str, v
     assert verdict_of(reasons) == verdict
 
 
+def warned(code: str) -> dict[str, Any]:
+    return {"warnings": [{"code": code, "message": "of 3.jpg", "hint": "do this", "photos": ["3.jpg"]}]}
+
+
+@pytest.mark.parametrize(
+    ("code", "psnr", "verdict"),
+    [
+        ("BLURRED_PHOTOS", 30.0, "warn"),
+        ("OVEREXPOSED_PHOTOS", None, "warn"),
+        ("SEVERAL_COMPONENTS", 30.0, "warn"),
+        ("MIRROR_LIKE", None, "fail"),
+        ("MOVING_OBJECT", 12.0, "fail"),
+        ("MIRROR_LIKE", 26.0, "warn"),
+    ],
+)
+def test_a_warning_of_a_step_is_a_reason(code: str, psnr: float | None, verdict: str) -> None:
+    """What a step doubted, the verdict doubts; a mirror is fatal unless the model predicts photos that were kept out."""
+    reasons = judge({**GOOD, "fidelity": {"held_out_psnr_db": psnr}, **warned(code)})
+    assert code in [reason.code for reason in reasons]
+    assert verdict_of(reasons) == verdict
+
+
+def test_the_same_doubt_is_said_once() -> None:
+    """A check here knows more than the step's warning of the same thing."""
+    few = {"images": {"submitted": 16, "used": 16, "registered": 15, "dropped": [{"name": "3.jpg", "reason": "NOT_REGISTERED"}]}}
+    (reason,) = judge({**GOOD, **few, **warned("NOT_REGISTERED")})
+    assert reason.code == "FEW_REGISTERED"
+    assert "3.jpg" in reason.message
+
+
+def test_photos_with_little_surface_are_named_worst_first() -> None:
+    """Where most photos confirm little of each other, a caller learns which."""
+    photos = [{"name": "a.jpg", "surface": 0.2}, {"name": "b.jpg", "surface": 0.1}, {"name": "c.jpg", "surface": 0.4}]
+    (reason,) = judge({**GOOD, "images": {**GOOD["images"], "photos": photos}, **warned("SPARSE_SURFACE")})
+    assert reason.code == "SPARSE_SURFACE"
+    assert "b.jpg, a.jpg." in reason.message
+
+
+def test_the_report_has_the_figures_of_every_photo() -> None:
+    """What ingest measured and what the dense step confirmed, also of photos that were dropped."""
+    asked = JobRequest.model_validate(request(EVERYTHING, photos=3))
+    verdicts = (
+        ImageVerdict(name="00.jpg", status="dropped", reason="TOO_BLURRED", figures={"sharpness": 0.3}),
+        ImageVerdict(name="01.jpg", status="accepted", figures={"sharpness": 40.0}),
+    )
+    steps = [manifest("ingest", images=verdicts), manifest("mvs", summary={"completeness_per_view": {"01.jpg": 0.7}})]
+    photos = build_report(asked, steps, ["01.jpg"], {"source": "none"}, {})["images"]["photos"]
+    assert photos == [
+        {"name": "00.jpg", "status": "dropped", "reason": "TOO_BLURRED", "sharpness": 0.3},
+        {"name": "01.jpg", "status": "registered", "reason": None, "sharpness": 40.0, "surface": 0.7},
+        {"name": "02.jpg", "status": "dropped", "reason": "NOT_REGISTERED"},
+    ]
+
+
+def test_the_report_says_what_each_step_cost() -> None:
+    """Seconds, peak memory, tries and engines, of every step that ran."""
+    asked = JobRequest.model_validate(request(EVERYTHING))
+    step = manifest("mvs", engines={"numba": "1"}).model_copy(update={"peak_memory_bytes": 1 << 30, "tries": 2})
+    (facts,) = build_report(asked, [step], [], {"source": "none"}, {})["stages"]
+    assert (facts["seconds"], facts["peak_memory_bytes"], facts["attempts"], facts["engines"]) == (1.5, 1 << 30, 2, {"numba": "1"})
+
+
 def test_numbers_that_are_not_known_are_no_doubt() -> None:
     """A stage that told nothing is not held against the model."""
     unknown = {"images": GOOD["images"], "cameras": {"reprojection_error_px": None, "track_length": None}}
