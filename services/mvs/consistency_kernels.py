@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 _jit = nb.njit(nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy", cache=True)
 
-SURE_COST = 0.25
+SURE_COST = 0.4
 
 Maps = NDArray[np.float32]
 Warps = NDArray[np.float64]
@@ -113,6 +113,21 @@ def fit_slopes(merged: Maps, radius: int, most_step: float) -> Maps:
             fitted[y, x, 1] = gx
             fitted[y, x, 2] = gy
     return fitted
+
+
+@_jit
+def camera_normals(fitted: Maps, rows: NDArray[np.int64], columns: NDArray[np.int64], K: NDArray[np.float64]) -> Maps:
+    """(n, 3) unit normals of n pixels in camera axes, towards the camera: inverse depth w = m·p makes n ∝ −Kᵀm (K: index coordinates)."""
+    normals = np.empty((len(rows), 3), np.float32)
+    for i in range(len(rows)):
+        x, y = columns[i], rows[i]
+        gx, gy = fitted[y, x, 1], fitted[y, x, 2]
+        a = K[0, 0] * gx
+        b = K[0, 1] * gx + K[1, 1] * gy
+        c = K[0, 2] * gx + K[1, 2] * gy + fitted[y, x, 0] - gx * x - gy * y
+        scale = -1.0 / max(np.sqrt(a * a + b * b + c * c), 1e-12)
+        normals[i, 0], normals[i, 1], normals[i, 2] = a * scale, b * scale, c * scale
+    return normals
 
 
 @_jit

@@ -12,11 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.mvs.consistency_kernels import agreement, fit_slopes, owned
+from services.mvs.consistency_kernels import agreement, camera_normals, fit_slopes, owned
 from services.mvs.depth_maps import Scene, stacked
 from services.mvs.views import Floats, Level, Maps, back_project, warp
-
-Indices = NDArray[np.int64]
 
 _FIT_RADIUS = 2
 
@@ -86,14 +84,7 @@ def without_speckles(inverse_depth: Maps, least_px: int, most_step: float) -> Ma
     return np.where(quantised > 0, inverse_depth, np.float32(0.0))
 
 
-def camera_normals(fitted: Maps, rows: Indices, columns: Indices, level: Level) -> Floats:
-    """(n, 3) unit normals of n pixels in camera axes, towards the camera: inverse depth w = m·p makes n ∝ −Kᵀm."""
-    w, gx, gy = (fitted[rows, columns, channel].astype(np.float64) for channel in range(3))
-    normals = -(np.stack([gx, gy, w - gx * columns - gy * rows], axis=-1) @ level.K)
-    return np.asarray(normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12))
-
-
-def octahedral(normals: Floats) -> NDArray[np.uint8]:
+def octahedral(normals: Floats | Maps) -> NDArray[np.uint8]:
     """Unit vectors (…, 3) as two bytes (…, 2) (Meyer et al. 2010): 127.5 · (1 + folded x, y)."""
     folded = normals[..., :2] / np.maximum(np.abs(normals).sum(axis=-1, keepdims=True), 1e-12)
     turned = (1.0 - np.abs(folded[..., ::-1])) * np.where(folded >= 0, 1.0, -1.0)
@@ -108,7 +99,7 @@ def _write_depth(path: Path, fitted: Maps, confidence: Floats, level: Level) -> 
     low, high = (float(w.min()), float(w.max())) if len(w) else (0.0, 1.0)
     relative, normal = np.full(fitted.shape[:2], np.nan, np.float16), np.zeros((*fitted.shape[:2], 2), np.uint8)
     relative[rows, columns] = (w - low) / max(high - low, 1e-12)
-    normal[rows, columns] = octahedral(camera_normals(fitted, rows, columns, level))
+    normal[rows, columns] = octahedral(camera_normals(fitted, rows, columns, level.K))
     arrays = {
         "inverse_depth": relative,
         "range": np.array([low, high]),
@@ -139,7 +130,7 @@ def delivered_by(scene: Scene, index: int) -> Cloud:
     mine = owned(fitted, others, there, _intrinsics(level), intrinsics, earlier, scene.params.max_depth_error)
     rows, columns = np.nonzero(mine)
     points = back_project(level, columns.astype(float), rows.astype(float), fitted[rows, columns, 0].astype(float))
-    normals = camera_normals(fitted, rows, columns, level) @ level.view.R
+    normals = camera_normals(fitted, rows, columns, level.K) @ level.view.R
     keep = scene.region.box.contains(points) if scene.region.box is not None else np.ones(len(points), np.bool_)
     colours = level.colour()[rows, columns]
     return Cloud(points[keep].astype(np.float32), normals[keep].astype(np.float32), colours[keep])

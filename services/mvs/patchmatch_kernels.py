@@ -20,6 +20,7 @@ Bytes = NDArray[np.uint8]
 
 TAPS = 25  # 5×5 over 9×9 pixels (step 2), as OpenMVS
 RADIUS = 4
+ALONE = 0.3  # what a second source adds at most: undersides and narrow places are seen by two photos, and the others see something else
 FAILED = 2.0  # cost of a source that the window does not fit into
 _STEP = np.array([(dx, dy) for dy in (-4, -2, 0, 2, 4) for dx in (-4, -2, 0, 2, 4)], np.float32)
 _DX = np.ascontiguousarray(_STEP[:, 0])
@@ -251,7 +252,7 @@ def _evaluate(
     pair: NDArray[np.int64],
     limit: float,
 ) -> float:
-    """Mean cost over the cheapest `best_views` sources.
+    """Mean cost over the cheapest `best_views` sources; the cheapest may be alone: others count as little worse than that at most.
 
     `pair`: the pixel's two best sources so far (they are asked first), replaced by this hypothesis' own. Gives up with a cost above
     FAILED, `pair` unchanged, where both are clearly worse than `limit`: what other sources could add is not worth their price.
@@ -287,15 +288,17 @@ def _evaluate(
         costs[view] = min(cost, np.float32(FAILED))
         if turn == 1 and min(costs[first], costs[second]) > 1.6 * limit + 0.1:
             return np.float32(FAILED + 1.0)
-    total = np.float32(0.0)
+    total, lowest = np.float32(0.0), np.float32(0.0)
     kept = min(best_views, count)
     for rank in range(max(kept, min(2, count))):
         least = -1
         for view in range(count):
             if costs[view] < 1e3 and (least < 0 or costs[view] < costs[least]):
                 least = view
+        if rank == 0:
+            lowest = costs[least]
         if rank < kept:
-            total += costs[least]
+            total += min(costs[least], lowest + np.float32(ALONE))
         if rank < 2:
             pair[rank] = least
         costs[least] = np.float32(1e4)

@@ -16,6 +16,7 @@ Bytes = NDArray[np.uint8]
 _TAPS = 25  # 5×5 over 9×9 pixels (step 2)
 _RADIUS = 4
 _FAILED = 2.0
+_ALONE = 0.3  # as ALONE in patchmatch_kernels
 _DX = np.array([dx for _ in (-4, -2, 0, 2, 4) for dx in (-4, -2, 0, 2, 4)], np.float32)
 _DY = np.array([dy for dy in (-4, -2, 0, 2, 4) for _ in (-4, -2, 0, 2, 4)], np.float32)
 _SPATIAL = np.exp(-(_DX**2 + _DY**2) / np.float32(2 * 3.0**2)).astype(np.float32)
@@ -250,14 +251,16 @@ def refine_planes(
             if plane[0] < stereo.low or plane[0] > stereo.high:
                 planes[y, x, 0], planes[y, x, 3] = 0.0, _FAILED
                 continue
-            total, kept = np.float32(0.0), min(best_views, count)
+            total, lowest, kept = np.float32(0.0), np.float32(0.0), min(best_views, count)
             for rank in range(max(kept, min(2, count))):
                 least = -1
                 for view in range(count):
                     if costs[view] < 1e3 and (least < 0 or costs[view] < costs[least]):
                         least = view
+                if rank == 0:
+                    lowest = costs[least]
                 if rank < kept:
-                    total += costs[least]
+                    total += min(costs[least], lowest + np.float32(_ALONE))
                 if rank < 2:
                     best[y, x, rank] = least
                 costs[least] = np.float32(1e4)

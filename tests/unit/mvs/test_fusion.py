@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from services.mvs.consistency_kernels import agreement, fit_slopes, owned
-from services.mvs.fusion import Cloud, camera_normals, joined, octahedral, without_speckles
+from services.mvs.consistency_kernels import agreement, camera_normals, fit_slopes, owned
+from services.mvs.fusion import Cloud, joined, octahedral, without_speckles
 from services.mvs.views import Level, at_level, warp
 from tests.unit.mvs.small_scene import MIDDLE, RADIUS, orbit, true_inverse_depth
 
@@ -61,7 +61,7 @@ def test_normals_are_those_of_the_surface(tmp_path) -> None:
     inverse = true_inverse_depth(level).astype(np.float32)
     fitted = fit_slopes(inverse, 2, 0.01)
     rows, columns = np.nonzero(_sphere(level))
-    normals = camera_normals(fitted, rows, columns, level) @ level.view.R
+    normals = camera_normals(fitted, rows, columns, level.K) @ level.view.R
     from services.mvs.views import back_project
 
     points = back_project(level, columns.astype(float), rows.astype(float), inverse[rows, columns].astype(float))
