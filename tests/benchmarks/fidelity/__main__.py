@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.fidelity.captures import CAPTURES, MAIN, rendered
-from tests.benchmarks.fidelity.chain import StageFailedError, run_chain
 from tests.benchmarks.fidelity.real_sets import REAL_SETS, measure
 from tests.benchmarks.fidelity.rendering import write_comparisons
 from tests.benchmarks.fidelity.score import alignment, deliverables, has_kept_out, score_run
@@ -42,6 +41,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="the folder of the real sets")
     parser.add_argument("--results", type=Path, default=HERE / "RESULTS.md", help="rewritten from OUT/results.json")
     given = parser.parse_args()
+    given.out, given.data = given.out.resolve(), given.data and given.data.resolve()
     rows = []
     for name in _names(given.captures):
         print(f"{name}, {given.preset} …", flush=True)
@@ -67,12 +67,35 @@ def _row(name: str, given: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(f"{name} is photographs: say where they are with --data")
     photos = capture / "photos" if capture else given.data / REAL_SETS[name].photos
     shutil.rmtree(run, ignore_errors=True)
-    try:
-        run_chain(photos, run, given.preset, given.params)
-    except StageFailedError as error:
-        return {"error": str(error).splitlines()[0][:300]}
+    if error := _reconstruct(photos, run, given.preset, given.params):
+        return {"error": error}
     shutil.copy(deliverables(run) / "preview.png", pictures / f"{name}.png")
-    return _score_capture(run, capture, pictures / name) if capture else measure(name, run, given.data)
+    try:
+        return _score_capture(run, capture, pictures / name) if capture else measure(name, run, given.data)
+    except ValueError as unscorable:  # too few cameras to align
+        return {"error": str(unscorable)}
+
+
+def _reconstruct(photos: Path, run: Path, preset: str, params: dict[str, Any]) -> str | None:
+    """Why the chain failed, or None. In a small process of its own: a child's peak memory counts from what its parent had at the fork."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.fidelity.chain",
+        str(photos),
+        str(run),
+        "--preset",
+        preset,
+        "--params",
+        json.dumps(params),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = done.stderr.strip().splitlines()
+    return (
+        None
+        if done.returncode == 0
+        else next((line for line in reversed(lines) if "Error" in line), f"exit status {done.returncode}")[:300]
+    )
 
 
 def _score_capture(run: Path, capture: Path, pictures: Path) -> dict[str, Any]:

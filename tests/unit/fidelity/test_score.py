@@ -142,7 +142,12 @@ def test_views_kept_out_lie_between_the_photos(capture: Path) -> None:
 def test_captures_are_rendered_once_and_again_when_a_parameter_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder's name holds a key of everything that shapes the photos."""
     calls = []
-    monkeypatch.setattr(Capture, "render", lambda capture, out: (calls.append(capture), out.mkdir(parents=True)))
+
+    def render(capture: Capture, out: Path) -> None:
+        calls.append(capture)
+        out.mkdir(parents=True)
+
+    monkeypatch.setattr(Capture, "render", render)
     assert rendered("statue", tmp_path) == rendered("statue", tmp_path)
     assert len(calls) == 1
     assert len({capture.key for capture in CAPTURES.values()}) == len(CAPTURES)
