@@ -12,15 +12,18 @@ import xatlas
 from numpy.typing import NDArray
 
 from services.postprocess.capture import Floats
-from services.postprocess.cleaning import boundary_edges
+from services.postprocess.cleaning import boundary_edges, decimate, manifold
+from services.postprocess.proxy_charts import charts_of
 from services.postprocess.surface import Faces, Mesh
 from services.postprocess.texel_kernels import rasterise
 
 GUTTER_PX = 8  # between charts, so that mip levels and JPEG blocks do not mix them
 MAX_STRETCH = 0.33
 # UVAtlas measures distances within a part: 12,000 faces in one part took 19 s, in eight 1.5 s, with smaller stretch.
-FACES_PER_PARTITION = 8_000
+FACES_PER_PARTITION = 1_500
 MIN_PARTITIONS = 4
+PROXY_FACES = 12_000  # what is unfolded in place of finer meshes
+REACH_PX = 3.0  # texels by which a finer mesh may overlap the border of the proxy's charts: less than half the gutter
 
 Float32 = NDArray[np.float32]
 
@@ -43,7 +46,14 @@ class Texels:
 
 
 def unwrap(mesh: Mesh, size: int) -> Float32:
-    """UV of every corner, m×3×2, charts apart by the gutter."""
+    """UV of every corner, m×3×2, charts apart by the gutter; of a fine mesh, by way of a coarser one's charts."""
+    if len(mesh.faces) > 1.5 * PROXY_FACES:
+        proxy = manifold(decimate(mesh, PROXY_FACES))
+        return charts_of(proxy, _unfolded(proxy, size)).transfer(mesh, REACH_PX / size)
+    return _unfolded(mesh, size)
+
+
+def _unfolded(mesh: Mesh, size: int) -> Float32:
     try:
         return _uvatlas(mesh, size)
     except RuntimeError:  # UVAtlas refuses what is not manifold to its taste
