@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 from services.sfm.colmap import pycolmap
 
+FUNCTION_TOLERANCE = 1e-5  # of the cost, per step: cameras move by less than a hundredth of a pixel after it
+
 Floats = NDArray[np.float64]
 
 
@@ -13,6 +15,7 @@ def adjust(model: pycolmap.Reconstruction, fixed_cameras: frozenset[int], robust
     another order give other cameras."""
     options = pycolmap.BundleAdjustmentOptions(print_summary=False)
     options.ceres.solver_options.num_threads = 1
+    options.ceres.solver_options.function_tolerance = FUNCTION_TOLERANCE
     if robust_px is not None:
         options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
         options.ceres.loss_function_scale = robust_px
@@ -26,7 +29,8 @@ def adjust(model: pycolmap.Reconstruction, fixed_cameras: frozenset[int], robust
 
 
 def mean_squared_residuals(model: pycolmap.Reconstruction) -> dict[int, float]:
-    """Camera id → mean of the squared reprojection errors of its photos' observations, px²; cameras without observations are left out."""
+    """Camera id → mean of the squared reprojection errors of its photos' observations, px²; cameras without observations are left out,
+    and so are points behind a camera."""
     squares: dict[int, list[Floats]] = {}
     for image_id in sorted(model.reg_image_ids()):
         image = model.image(image_id)
@@ -36,4 +40,4 @@ def mean_squared_residuals(model: pycolmap.Reconstruction) -> dict[int, float]:
         points = np.array([model.point3D(point.point3D_id).xyz for point in observed])
         seen = model.camera(image.camera_id).img_from_cam(image.cam_from_world() * points)
         squares.setdefault(image.camera_id, []).append(((seen - np.array([point.xy for point in observed])) ** 2).sum(axis=1))
-    return {camera_id: float(np.concatenate(values).mean()) for camera_id, values in squares.items()}
+    return {camera_id: float(np.nanmean(np.concatenate(values))) for camera_id, values in squares.items()}

@@ -10,21 +10,19 @@ import copy
 from services.sfm.bundle_adjustment import adjust, mean_squared_residuals
 from services.sfm.colmap import pycolmap
 
-EXPLAINED_PX = (
-    0.04  # root mean square over a camera's observations; a true k of -0.05 explains 0.05 in a 480 px photo, the turntable's -0.31 0.03
-)
+EXPLAINED = 0.02  # of the squared residuals: up to 0.015 where k is truly zero (temple-ring), 0.05 on seven pictures where it is 0.02
 
 
-def settle_distortion(model: pycolmap.Reconstruction, fixed_cameras: frozenset[int], pixel_scale: float) -> pycolmap.Reconstruction:
-    """The model with k = 0 for each camera whose observations lose less than `EXPLAINED_PX` by it, in pixels of the images that features
-    were found in (`pixel_scale`: working images' pixels per one of those). `fixed_cameras` stay as they are."""
+def settle_distortion(model: pycolmap.Reconstruction, fixed_cameras: frozenset[int]) -> pycolmap.Reconstruction:
+    """The model with k = 0 for each camera whose squared residuals grow by less than the share `EXPLAINED` without it. `fixed_cameras` stay
+    as they are."""
     loose = {i for i in _used_cameras(model) - fixed_cameras if model.camera(i).model == pycolmap.CameraModelId.SIMPLE_RADIAL}
     if not loose:
         return model
-    before, limit = mean_squared_residuals(model), (EXPLAINED_PX * pixel_scale) ** 2
+    before = mean_squared_residuals(model)
     straight = _held(model, loose, fixed_cameras)
     after = mean_squared_residuals(straight)
-    undetermined = {i for i in loose if after.get(i, 0.0) - before.get(i, 0.0) < limit}
+    undetermined = {i for i in loose if after.get(i, 0.0) < (1 + EXPLAINED) * before.get(i, 0.0)}
     if undetermined == loose:
         return straight
     return _held(model, undetermined, fixed_cameras) if undetermined else model

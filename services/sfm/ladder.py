@@ -8,6 +8,7 @@ from pathlib import Path
 from services.sfm.colmap import thread_count
 from services.sfm.features import Features, extract_features, feature_scale
 from services.sfm.intrinsics import CameraGroup
+from services.sfm.keypoint_refinement import Refinement
 from services.sfm.mapping import Component, MappingTask, map_globally, map_incrementally
 from services.sfm.matching import count_linked_pairs, match_pairs, write_database
 from services.sfm.pairs import select_pairs
@@ -47,6 +48,12 @@ class Search:
     tried: list[dict[str, object]] = field(default_factory=list)
     pixel_scale: float = 1.0  # of the best attempt
     feature_counts: list[int] = field(default_factory=list)
+    refinement: Refinement | None = None  # of the best component; None where it did not help
+
+    @property
+    def fixed_cameras(self) -> frozenset[int]:
+        """Ids of cameras whose intrinsics were given."""
+        return frozenset(index + 1 for index, group in enumerate(self.groups) if group.fixed)
 
     def good_enough(self) -> bool:
         """Whether so many photos are placed that more effort is not worth it."""
@@ -145,6 +152,6 @@ def mapping_task(search: Search, database: Path, scale: float, name: str, progre
         scratch=search.scratch / name,
         pixel_scale=scale,
         seed=search.params.random_seed,
-        fixed_cameras=frozenset(index + 1 for index, group in enumerate(search.groups) if group.fixed),
+        fixed_cameras=search.fixed_cameras,
         registered=registered,
     )

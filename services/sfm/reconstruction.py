@@ -1,15 +1,14 @@
 """The stage's work from end to end."""
 
 import shutil
-from dataclasses import replace
 
 from services.sfm.cameras_file import write_cameras
 from services.sfm.colmap import pycolmap
-from services.sfm.distortion import settle_distortion
 from services.sfm.intrinsics import camera_groups
 from services.sfm.ladder import Search, climb
 from services.sfm.params import SfmParams
 from services.sfm.photos import Photo, read_photos
+from services.sfm.refinement import refine
 from services.sfm.report import failure_report, success_report
 from services.sfm.undistortion import undistort
 from shared.contracts.manifest import StageReport
@@ -17,7 +16,7 @@ from shared.errors import PermanentError
 from shared.runtime.workspace import Workspace
 
 MIN_REGISTERED = 3  # two photos have no third to confirm them
-LADDER_SHARE = 0.85  # of the stage's progress; undistortion has the rest
+LADDER_SHARE, REFINED_SHARE = 0.85, 0.95  # of the stage's progress when the ladder, and when the refinement, is done
 
 
 def reconstruct(workspace: Workspace, params: SfmParams) -> StageReport:
@@ -31,7 +30,8 @@ def reconstruct(workspace: Workspace, params: SfmParams) -> StageReport:
     search = Search(photos, groups, params, scratch, lambda done, message: workspace.progress(LADDER_SHARE * done, message))
     climb(search, workspace.reduction)
     refuse_too_few(search)
-    settle(search)
+    workspace.progress(LADDER_SHARE, "refining cameras")
+    refine(search, params, workspace.reduction)
     write_outputs(workspace, search, params)
     return success_report(search)
 
@@ -46,15 +46,9 @@ def refuse_too_few(search: Search) -> None:
     raise PermanentError("TOO_FEW_REGISTERED", message, report=failure_report(search))
 
 
-def settle(search: Search) -> None:
-    """The best component with distortion only where the photos determine it."""
-    best, fixed = search.components[0], frozenset(index + 1 for index, group in enumerate(search.groups) if group.fixed)
-    search.components[0] = replace(best, reconstruction=settle_distortion(best.reconstruction, fixed, search.pixel_scale))
-
-
 def write_outputs(workspace: Workspace, search: Search, params: SfmParams) -> None:
     """Everything that later steps read, of the best component."""
-    workspace.progress(LADDER_SHARE, "straightening photos")
+    workspace.progress(REFINED_SHARE, "straightening photos")
     model = search.components[0].reconstruction
     photos: list[Photo] = search.photos
     for name in ("images", "masks", "sparse"):

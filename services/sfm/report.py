@@ -66,6 +66,9 @@ def _model_summary(search: Search) -> dict[str, Any]:
         "reprojection_error_scale": round(1.0 / search.pixel_scale, 4),  # size of the images it is measured in, of the working images
         "track_length": round(model.compute_mean_track_length(), 3),
         "observations_per_image": round(model.compute_mean_observations_per_reg_image(), 1),
+        "refined": {"moved_px": round(search.refinement.moved_px, 4), "dropped": round(search.refinement.dropped, 4)}
+        if search.refinement
+        else None,
         "features_per_image": round(statistics.mean(search.feature_counts), 1),
         "cameras": [_camera_summary(search, camera_id) for camera_id in sorted(_used_cameras(search))],
     }

@@ -69,9 +69,10 @@ def cameras(room: Path) -> dict[str, Any]:
 
 
 def test_every_view_is_placed_where_it_was_taken(views: list[View], cameras: dict[str, Any]) -> None:
-    """Centres within 0.3 % of the distance to the scene, rotations true: the lens is found from the pictures alone."""
+    """Centres within 0.02 % of the distance to the scene (ten times that without refined observations), rotations true: the lens is found
+    from the pictures alone."""
     assert list(cameras) == [f"v{i}.png" for i in range(7)]
-    assert aligned_error(centres(cameras), truth(views, cameras)).max() < 0.003 * 3.5
+    assert aligned_error(centres(cameras), truth(views, cameras)).max() < 0.0002 * 3.5
     for camera in cameras.values():
         rotation = np.array(camera["R"])
         np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-9)
@@ -88,7 +89,7 @@ def test_the_lens_is_told_for_the_straight_image_and_for_the_photo_as_sent(camer
         distorted = camera["distorted"]
         assert (distorted["model"], distorted["width"], distorted["height"]) == ("SIMPLE_RADIAL", 960, 720)
         assert distorted["params"][:3] == pytest.approx([1040, 480, 360], rel=0.01)
-        assert distorted["params"][3] == pytest.approx(-0.05, abs=0.01)
+        assert distorted["params"][3] == pytest.approx(-0.05, abs=0.005)
 
 
 def test_straight_images_are_pinhole_pictures(views: list[View], cameras: dict[str, Any], room: Path) -> None:
@@ -101,7 +102,7 @@ def test_straight_images_are_pinhole_pictures(views: list[View], cameras: dict[s
     inner = (slice(60, 300), slice(80, 400))
     expected = cv2.warpAffine(expected, np.array([[1, 0, moved[0]], [0, 1, moved[1]]]), (480, 360))
     shift, _ = cv2.phaseCorrelate(found[inner].astype(np.float64), expected[inner].astype(np.float64))
-    assert np.hypot(*shift) < 0.25  # what is left is the small turn of the cameras that the similarity takes up
+    assert np.hypot(*shift) < 0.1
 
 
 def test_the_sparse_model_fits_the_straight_images(room: Path, cameras: dict[str, Any]) -> None:
@@ -144,7 +145,7 @@ def test_a_given_camera_is_used_as_it_is(tmp_path: Path) -> None:
         assert np.array(camera["K"]) == pytest.approx(np.array([[520, 0, 240], [0, 520, 180], [0, 0, 1]]))
         sent = tmp_path / "inputs" / "ingest" / "photos" / Path(camera["file"]).name
         assert (tmp_path / "outputs" / camera["file"]).read_bytes() == sent.read_bytes()
-    assert aligned_error(centres(cameras), truth(views, cameras)).max() < 0.002 * 3.5
+    assert aligned_error(centres(cameras), truth(views, cameras)).max() < 0.0003 * 3.5
 
 
 def test_a_lens_without_distortion_is_found_without_distortion(tmp_path: Path) -> None:
@@ -200,7 +201,8 @@ def truth_of_fountain(folder: Path, cameras: dict[str, Any]) -> np.ndarray:
 
 
 def test_real_cameras_are_found_within_a_centimetre(tmp_path: Path, real_photos: Path) -> None:
-    """fountain-p11 at 1000 px: every photo placed, centres mean ≤ 10 mm and max ≤ 15 mm; a tenth of a percent of the distance."""
+    """fountain-p11 at 1000 px: every photo placed, centres mean ≤ 7 mm and max ≤ 11 mm, a thousandth of the distance. Most comes from
+    the principal point, which is truly 15 px off centre."""
     ingest = tmp_path / "inputs" / "ingest"
     (ingest / "photos").mkdir(parents=True)
     photos = []
@@ -211,4 +213,4 @@ def test_real_cameras_are_found_within_a_centimetre(tmp_path: Path, real_photos:
     _, cameras = run(tmp_path, max_image_size=1000, max_num_features=2048, max_output_size=800)
     assert len(cameras) == 11
     error_mm = 1000 * aligned_error(centres(cameras), truth_of_fountain(real_photos / "fountain-p11", cameras))
-    assert error_mm.mean() <= 10 and error_mm.max() <= 15, error_mm
+    assert error_mm.mean() <= 7 and error_mm.max() <= 11, error_mm
