@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from services.postprocess.capture import Camera, Cloud, Floats
 from services.postprocess.free_space_kernels import count_votes
+from services.postprocess.seen_ground import SeenGround
 
 MOSTLY = 0.4
 FEW = 2  # views: a point that no more than these confirm falls to a single vote against it
+SURE_VOTES = 3  # depth maps that are right about a place although no photo sees the ground through it
 MIN_VOTES = 2  # views that must have looked through a place before it counts as empty
 
 
@@ -52,6 +54,21 @@ class FreeSpace:
         doubted = (against >= MIN_VOTES) & (support < 2 * against)
         lonely = (against >= 1) & (support <= FEW)
         return cloud.select(~(doubted | lonely))
+
+
+@dataclass(frozen=True)
+class OpenAir:
+    """Where nothing stands, by the testimony of depth maps and of photos that see the ground."""
+
+    free_space: FreeSpace
+    ground: SeenGround
+    margin: float  # world units that a view must have looked past a place
+
+    def holds(self, points: Floats) -> NDArray[np.bool_]:
+        """Which points n×3 more views looked through than saw surface at."""
+        against, support = self.free_space.votes(points, self.margin)
+        through = self.ground.looked_past(points)
+        return np.asarray((against + through > support) & ((through >= 1) | (against >= SURE_VOTES)))
 
 
 def _inverse_depth(relative: NDArray[np.float16], low_high: Floats) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Compiled loop over points that are compared with a depth map."""
+"""Compiled loops over points that are compared with what a view saw in their direction."""
 
 from typing import Any
 
@@ -37,3 +37,20 @@ def count_votes(
             against[i] += 1
         elif behind > -margin:
             support[i] += 1
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def count_through(
+    points: NDArray[Any], R: NDArray[Any], t: NDArray[Any], K: NDArray[Any], open_pixels: NDArray[Any], count: NDArray[Any]
+) -> None:
+    """Adds one for each point n×3 (world) that the view, with its pose and intrinsics, has in one of its open pixels h×w."""
+    height, width = open_pixels.shape
+    for i in prange(len(points)):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        depth = R[2, 0] * x + R[2, 1] * y + R[2, 2] * z + t[2]
+        if depth <= 0.0:
+            continue
+        u = K[0, 0] * (R[0, 0] * x + R[0, 1] * y + R[0, 2] * z + t[0]) / depth + K[0, 2]
+        v = K[1, 1] * (R[1, 0] * x + R[1, 1] * y + R[1, 2] * z + t[1]) / depth + K[1, 2]
+        if u >= 0.0 and v >= 0.0 and u < width and v < height and open_pixels[int(v), int(u)]:
+            count[i] += 1

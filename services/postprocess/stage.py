@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # native libraries load inside `run` alone, in the child proc
     from services.postprocess.capture import Camera, Cloud
     from services.postprocess.free_space import FreeSpace
     from services.postprocess.isolation import Subject
+    from services.postprocess.membrane import Restored
     from services.postprocess.surface import Mesh
 
 MIN_POINTS = 500
@@ -27,7 +28,7 @@ class PostprocessStage:
     """A dense cloud, cameras and photos in; one clean, textured mesh and its place in the model's frame out."""
 
     name: ClassVar[str] = "postprocess"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     Params: ClassVar[type[BaseModel]] = PostprocessParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "sfm": ("cameras.json", "images/*", "masks/*"),
@@ -48,10 +49,17 @@ class PostprocessStage:
         subject = find_subject(cloud, cameras, workspace, params)
         _require(len(subject.cloud) >= MIN_POINTS)
         write_cloud(workspace.outputs / "pointcloud.ply", subject.cloud)
-        mesh = build_mesh(subject, cameras, params, workspace)
-        summary = dress(mesh, subject, cameras, params, workspace)
+        built = build_mesh(subject, cameras, params, workspace)
+        summary = dress(built.mesh, subject, cameras, params, workspace)
         return StageReport(
-            summary={"points": len(subject.cloud), "isolated": subject.isolated, "support_plane": subject.plane is not None, **summary},
+            summary={
+                "points": len(subject.cloud),
+                "isolated": subject.isolated,
+                "support_plane": subject.plane is not None,
+                "invented_share": round(built.invented_share(), 4),
+                "holes_closed": built.holes,
+                **summary,
+            },
             warnings=_warnings(summary),
             engines={name: version(name) for name in ("open3d", "pymeshlab", "fast_simplification", "xatlas", "numba")},
         )
@@ -97,11 +105,14 @@ def _orbited(workspace: Workspace, seems_so: bool) -> bool:
     return found if isinstance(found, bool) else seems_so
 
 
-def build_mesh(subject: "Subject", cameras: "list[Camera]", params: PostprocessParams, workspace: Workspace) -> "Mesh":
-    """The cleaned surface within the triangle budget."""
+def build_mesh(subject: "Subject", cameras: "list[Camera]", params: PostprocessParams, workspace: Workspace) -> "Restored":
+    """The cleaned surface within the triangle budget, and which of it no point supports."""
     import numpy as np
 
     from services.postprocess.cleaning import clean
+    from services.postprocess.free_space import OpenAir
+    from services.postprocess.membrane import Restored, stretch_unsupported
+    from services.postprocess.seen_ground import find_seen_ground
     from services.postprocess.surface import EMPTY_MARGIN, reconstruct
 
     workspace.progress(0.10, "Fitting the surface")
@@ -109,12 +120,15 @@ def build_mesh(subject: "Subject", cameras: "list[Camera]", params: PostprocessP
     margin = EMPTY_MARGIN * float(np.linalg.norm(np.ptp(subject.cloud.points, axis=0)))
     mesh = reconstruct(subject, params.poisson_depth, params.density_trim, free_space)
     _require(len(mesh.faces) >= MIN_FACES)
-    workspace.progress(0.45, "Cleaning the mesh")
-    mesh = clean(
-        mesh, params.triangles, subject.isolated and params.close_underside, lambda patch: not free_space.mostly_free(patch, margin)
-    )
+    workspace.progress(0.40, "Cleaning the mesh")
+    closed = subject.isolated and params.close_underside
+    mesh = clean(mesh, params.triangles, closed, lambda patch: not free_space.mostly_free(patch, margin))
     _require(len(mesh.faces) >= MIN_FACES)
-    return mesh
+    if not closed:
+        return Restored(mesh, np.zeros(len(mesh.vertices), bool), 0)
+    workspace.progress(0.43, "Closing what no photo saw")
+    air = OpenAir(free_space, find_seen_ground(cameras, subject.plane, subject.cloud.points), margin)
+    return stretch_unsupported(mesh, subject, air.holds)
 
 
 def dress(mesh: "Mesh", subject: "Subject", cameras: "list[Camera]", params: PostprocessParams, workspace: Workspace) -> dict[str, object]:

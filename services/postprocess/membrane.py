@@ -1,0 +1,154 @@
+"""Surface that no point supports, replaced by what bends least between its rims and stays out of the air. World frame.
+
+Poisson closes what stereo left open with a bulge. The surface in between that bends least, held tight a little, goes on with the rim's
+slope and lies nearer to what is there (thin plate under tension; Botsch and Sorkine 2008 for the operators). Where it still stands
+in space that photos looked through, it is pushed in.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import splu
+from scipy.spatial import cKDTree
+
+from services.postprocess.capture import Floats
+from services.postprocess.isolation import Subject, point_spacing
+from services.postprocess.surface import Faces, Mesh
+
+Bits = NDArray[np.bool_]
+SUPPORT = 0.002  # of the diagonal: surface nearer to a point than this is that point's
+SPACINGS = 2.0  # or, in a sparse cloud, nearer than this many distances between points
+SURE = 3.0  # a gap is left to Poisson unless its middle is this many times farther from every point
+SOLE = 0.02  # of the diagonal: surface nearer than this to the points that close the underside is theirs
+TENSION_LENGTH = 0.01  # of the diagonal: beyond it a membrane's area counts for more than its bending
+TAUT_ROUNDS = 4
+PUSH_ROUNDS = 3
+PUSH_STEP, PUSH_REACH = 0.003, 0.08  # of the diagonal
+PUSH_WEIGHT = 0.1  # of the typical diagonal entry of the energy
+MIN_COTANGENT, MAX_COTANGENT = 0.02, 20.0
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The mesh, which vertices were invented, and in how many pieces."""
+
+    mesh: Mesh
+    invented: Bits
+    holes: int
+
+    def invented_share(self) -> float:
+        """Share of the area in faces with an invented corner, 0..1."""
+        corners = self.mesh.vertices[self.mesh.faces]
+        area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+        return float(area[self.invented[self.mesh.faces].any(1)].sum() / max(area.sum(), 1e-30))
+
+
+def stretch_unsupported(mesh: Mesh, subject: Subject, in_air: Callable[[Floats], Bits]) -> Restored:
+    """The closed mesh with its unsupported parts laid anew; `in_air`: which of n×3 places photos looked through."""
+    diagonal = float(np.linalg.norm(np.ptp(subject.cloud.points, axis=0)))
+    invented, holes = unsupported(mesh, subject, diagonal)
+    if not invented.any() or invented.all():
+        return Restored(mesh, invented, holes)
+    vertices = _taut(mesh, invented)
+    tension = (TENSION_LENGTH * diagonal) ** -2
+    vertices = _thin_plate(Mesh(vertices, mesh.faces), invented, tension, np.zeros(len(vertices)), vertices)
+    vertices = _push_in(Mesh(vertices, mesh.faces), invented, tension, diagonal, in_air)
+    if subject.plane is not None:
+        below = np.where(invented, np.minimum(subject.plane.height(vertices), 0.0), 0.0)
+        vertices = vertices - below[:, None] * subject.plane.normal
+    return Restored(Mesh(vertices, mesh.faces), invented, holes)
+
+
+def unsupported(mesh: Mesh, subject: Subject, diagonal: float) -> tuple[Bits, int]:
+    """Vertices in parts that reach far from every point, and the number of such parts."""
+    distance = cKDTree(subject.cloud.points).query(mesh.vertices, workers=2)[0]
+    reach = max(SUPPORT * diagonal, SPACINGS * point_spacing(subject.cloud))
+    loose = distance > reach
+    if len(subject.footprint):
+        loose &= cKDTree(subject.footprint.points).query(mesh.vertices, workers=2)[0] > SOLE * diagonal
+    edges = mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    edges = edges[loose[edges].all(1)]
+    graph = sparse.coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(len(loose), len(loose)))
+    part = connected_components(graph, directed=False)[1]
+    far = np.unique(part[loose & (distance > SURE * reach)])
+    return loose & np.isin(part, far), len(far)
+
+
+def _taut(mesh: Mesh, moving: Bits) -> Floats:
+    """Minimal surface between the rims, nearly: a few solutions of Laplace's equation on the surface so far."""
+    vertices = mesh.vertices.copy()
+    for _ in range(TAUT_ROUNDS):
+        stiffness, _ = laplacian(vertices, mesh.faces)
+        vertices[moving] = _solve(stiffness, moving, np.zeros(len(vertices)), vertices)
+    return vertices
+
+
+def _thin_plate(mesh: Mesh, moving: Bits, tension: float, weight: Floats, targets: Floats) -> Floats:
+    """Least bending and area, with a pull of `weight` (n, of the typical stiffness) to `targets` n×3."""
+    stiffness, mass = laplacian(mesh.vertices, mesh.faces)
+    bending = stiffness @ sparse.diags(1 / np.maximum(mass, 0.05 * np.median(mass))) @ stiffness
+    energy = bending + tension * stiffness
+    pull = weight * np.median(energy.diagonal()[moving])
+    vertices = mesh.vertices.copy()
+    vertices[moving] = _solve(energy, moving, pull, np.where(moving[:, None], targets, vertices))
+    return vertices
+
+
+def _solve(energy: Any, moving: Bits, pull: Floats, positions: Floats) -> Floats:
+    """Positions of the `moving` vertices that minimise the energy and the pull to their own `positions`, the others held."""
+    free, held = np.flatnonzero(moving), np.flatnonzero(~moving)
+    rows = energy.tocsr()[free]
+    right = pull[free, None] * positions[free] - rows[:, held] @ positions[held]
+    return np.asarray(splu((rows[:, free] + sparse.diags(pull[free])).tocsc()).solve(np.ascontiguousarray(right)))
+
+
+def _push_in(mesh: Mesh, moving: Bits, tension: float, diagonal: float, in_air: Callable[[Floats], Bits]) -> Floats:
+    """Vertices that stand in the air are pulled to the first place behind them that does not, the others follow."""
+    vertices, targets = mesh.vertices, mesh.vertices.copy()
+    weight = np.zeros(len(vertices))
+    inside = np.flatnonzero(moving)
+    for _ in range(PUSH_ROUNDS):
+        reached, pushed = _first_solid(vertices[inside], -_normals(Mesh(vertices, mesh.faces))[inside], diagonal, in_air)
+        if not pushed.any():
+            break
+        targets[inside[pushed]], weight[inside[pushed]] = reached[pushed], PUSH_WEIGHT
+        vertices = _thin_plate(Mesh(vertices, mesh.faces), moving, tension, weight, targets)
+    return vertices
+
+
+def _first_solid(start: Floats, direction: Floats, diagonal: float, in_air: Callable[[Floats], Bits]) -> tuple[Floats, Bits]:
+    """The first place along each ray n×3 that nobody looked through; whether it is within reach and not the start itself."""
+    steps = np.arange(0, PUSH_REACH, PUSH_STEP) * diagonal
+    places = start[:, None] + steps[:, None] * direction[:, None]
+    solid = ~in_air(places.reshape(-1, 3)).reshape(len(start), len(steps))
+    first = solid.argmax(1)
+    return places[np.arange(len(start)), first], solid.any(1) & (first > 0)
+
+
+def _normals(mesh: Mesh) -> Floats:
+    """Area-weighted unit normals n×3."""
+    corners = mesh.vertices[mesh.faces]
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = np.stack([np.bincount(mesh.faces.ravel(), np.repeat(across[:, k], 3), len(mesh.vertices)) for k in range(3)], 1)
+    return np.asarray(normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30))
+
+
+def laplacian(vertices: Floats, faces: Faces) -> tuple[Any, Floats]:
+    """The cotangent operator n×n (positive semidefinite) and each vertex's share of the area, n."""
+    count, rows, columns, values = len(vertices), [], [], []
+    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        u, v = vertices[faces[:, i]] - vertices[faces[:, k]], vertices[faces[:, j]] - vertices[faces[:, k]]
+        across = np.maximum(np.linalg.norm(np.cross(u, v), axis=1), 1e-30)
+        # Obtuse and flat triangles would make weights negative or endless.
+        cotangent = np.clip((u * v).sum(1) / across, MIN_COTANGENT, MAX_COTANGENT) / 2
+        rows += [faces[:, i], faces[:, j]]
+        columns += [faces[:, j], faces[:, i]]
+        values += [cotangent, cotangent]
+    weights = sparse.csr_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(count, count))
+    mass = np.asarray(np.bincount(faces.ravel(), np.repeat(across / 6, 3), count), np.float64)
+    return (sparse.diags(np.asarray(weights.sum(1)).ravel()) - weights).tocsr(), mass
