@@ -50,6 +50,12 @@ def read_photos(ingest: Path, segmentation: Path) -> list[Photo]:
     ]
 
 
+def still_camera(segmentation: Path) -> bool:
+    """Whether segmentation found that the camera stood still; its folder may be missing."""
+    listing = segmentation / "masks.json"
+    return listing.exists() and bool(json.loads(listing.read_bytes()).get("still_camera"))
+
+
 def _masks(segmentation: Path) -> dict[str, Path]:
     listing = segmentation / "masks.json"
     if not listing.exists():

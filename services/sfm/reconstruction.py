@@ -7,15 +7,19 @@ from services.sfm.colmap import pycolmap
 from services.sfm.intrinsics import camera_groups
 from services.sfm.ladder import Search, climb
 from services.sfm.params import SfmParams
-from services.sfm.photos import Photo, read_photos
+from services.sfm.photos import Photo, read_photos, still_camera
 from services.sfm.refinement import refine
 from services.sfm.report import failure_report, success_report
 from services.sfm.undistortion import undistort
 from shared.contracts.manifest import StageReport
 from shared.errors import PermanentError
+from shared.photo_names import listed
 from shared.runtime.workspace import Workspace
 
 MIN_REGISTERED = 3  # two photos have no third to confirm them
+TRIPOD_HINT = (
+    "Leave the background out: options.segmentation.mode `auto`, or a plain backdrop; or walk around the object instead of turning it."
+)
 LADDER_SHARE, REFINED_SHARE = 0.85, 0.95  # of the stage's progress when the ladder, and when the refinement, is done
 
 
@@ -29,21 +33,28 @@ def reconstruct(workspace: Workspace, params: SfmParams) -> StageReport:
     groups = camera_groups(photos, params)
     search = Search(photos, groups, params, scratch, lambda done, message: workspace.progress(LADDER_SHARE * done, message))
     climb(search, workspace.reduction)
-    refuse_too_few(search)
+    refuse_too_few(search, still_camera(workspace.inputs("segmentation")))
     workspace.progress(LADDER_SHARE, "refining cameras")
     refine(search, params, workspace.reduction)
     write_outputs(workspace, search, params)
     return success_report(search)
 
 
-def refuse_too_few(search: Search) -> None:
-    """Raises PermanentError unless enough photos are placed."""
+def refuse_too_few(search: Search, tripod: bool) -> None:
+    """Raises PermanentError unless enough photos are placed. `tripod`: whether the camera stood still; without masks that is why."""
     placed = search.components[0].registered if search.components else 0
     total = len(search.photos)
     if placed >= max(MIN_REGISTERED, search.params.min_registered * total):
         return
-    message = f"Only {placed} of {total} photos could be placed." if placed else f"None of the {total} photos could be placed."
-    raise PermanentError("TOO_FEW_REGISTERED", message, report=failure_report(search))
+    report = failure_report(search)
+    lost = listed([verdict.name for verdict in report.images if verdict.status == "dropped"])
+    message = (
+        f"Only {placed} of {total} photos could be placed; not these: {lost}." if placed else f"None of the {total} photos could be placed."
+    )
+    unmasked = tripod and not any(photo.mask for photo in search.photos)
+    if unmasked:
+        message += " The camera stood still before a background that did not move."
+    raise PermanentError("TOO_FEW_REGISTERED", message, TRIPOD_HINT if unmasked else None, report)
 
 
 def write_outputs(workspace: Workspace, search: Search, params: SfmParams) -> None:

@@ -10,6 +10,7 @@ from services.sfm.colmap import pycolmap
 from services.sfm.focus_texture import focus_warnings
 from services.sfm.ladder import Search
 from shared.contracts.manifest import ImageVerdict, StageReport, Warning
+from shared.photo_names import listed
 
 PLAUSIBLE_DISTORTION = 0.3  # |k| of SIMPLE_RADIAL beyond this is more often a weak capture than a lens
 PLAUSIBLE_FOCAL_DRIFT = 0.15  # between EXIF and the focal length found
@@ -22,7 +23,8 @@ def success_report(search: Search) -> StageReport:
 
 def failure_report(search: Search) -> StageReport:
     """What can still be said when too few photos were placed."""
-    return StageReport(summary=_summary(search), images=_verdicts(search), engines=_engines())
+    warnings = (*_missing(search), *_separate(search))
+    return StageReport(summary=_summary(search), images=_verdicts(search), warnings=warnings, engines=_engines())
 
 
 def _engines() -> dict[str, str]:
@@ -103,17 +105,23 @@ def _missing(search: Search) -> list[Warning]:
     names = [verdict.name for verdict in _verdicts(search) if verdict.status == "dropped"]
     if not names:
         return []
-    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    message = f"{len(names)} of {len(search.photos)} photos could not be placed: {listed}."
-    return [Warning(code="NOT_REGISTERED", message=message, hint="Take more photos between these and their neighbours.")]
+    message = f"{len(names)} of {len(search.photos)} photos could not be placed: {listed(names)}."
+    hint = "Take more photos between these and their neighbours."
+    return [Warning(code="NOT_REGISTERED", message=message, hint=hint, photos=tuple(names))]
 
 
 def _separate(search: Search) -> list[Warning]:
-    sizes = [component.registered for component in search.components]
-    if len(sizes) < 2 or sizes[1] < 3:
+    groups = [
+        [search.photos[image_id - 1].name for image_id in sorted(component.reconstruction.reg_image_ids())]
+        for component in search.components
+        if component.registered >= 3
+    ]
+    if len(groups) < 2:
         return []
-    message = f"The photos fall into {len(sizes)} groups that do not connect, of {', '.join(map(str, sizes))} photos; the largest was used."
-    return [Warning(code="SEVERAL_COMPONENTS", message=message, hint="Take photos that connect the groups, with 60 to 80 % overlap.")]
+    named = "; ".join(f"{len(names)} photos: {listed(names, 6)}" for names in groups[:4])
+    message = f"The photos fall into {len(groups)} groups that do not connect, of which only the largest can be used. {named}."
+    hint = "Take photos that connect the groups, with 60 to 80 % overlap; if they show different things, send them as jobs of their own."
+    return [Warning(code="SEVERAL_COMPONENTS", message=message, hint=hint, photos=tuple(name for names in groups[1:] for name in names))]
 
 
 def _lenses(search: Search) -> list[Warning]:

@@ -185,6 +185,19 @@ def test_photos_without_overlap_fail_with_a_verdict_on_each(tmp_path: Path) -> N
     report = failed.value.report
     assert isinstance(report, StageReport)
     assert [(verdict.status, verdict.reason) for verdict in report.images] == [("dropped", "NOT_REGISTERED")] * 6
+    assert [warning.code for warning in report.warnings] == ["NOT_REGISTERED"]
+
+
+def test_a_tripod_without_masks_is_the_reason_that_is_told(tmp_path: Path) -> None:
+    """Where segmentation saw that the camera stood still, the hint is masks, not more photos."""
+    views = [View(np.zeros(3), np.eye(3), 500.0, 0.0, 640, 480)] * 6
+    root = write_ingest(tmp_path, views, [without_overlap(seed) for seed in range(6)])
+    folder = root / "inputs" / "segmentation"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "masks.json").write_text(json.dumps({"mode": "none", "still_camera": True, "masks": {}}))
+    with pytest.raises(PermanentError, match="stood still") as failed:
+        run(root)
+    assert failed.value.code == "TOO_FEW_REGISTERED" and "`auto`" in failed.value.hint
 
 
 def test_opencv_can_write_pictures_beside_pycolmap() -> None:
