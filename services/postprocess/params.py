@@ -36,6 +36,12 @@ class PostprocessParams(BaseModel):
         default=True,
         description="Close the side that an isolated object stands on, and other holes that no photo saw, so that the mesh is watertight.",
     )
+    refinement_rounds: int = Field(
+        default=4,
+        ge=0,
+        le=10,
+        description="Rounds in which the surface moves to where the photos agree best, by fractions of a pixel; 0 leaves it as fitted.",
+    )
     triangles: int = Field(default=100_000, ge=5_000, le=5_000_000, description="Triangle budget of the delivered mesh.")
     texture_size: int = Field(default=2048, ge=256, le=8192, description="Width and height of the texture, in pixels.")
     texture_views: int = Field(default=3, ge=1, le=8, description="Photos that are blended at each point of the texture, best ones first.")

@@ -50,7 +50,8 @@ class PostprocessStage:
         _require(len(subject.cloud) >= MIN_POINTS)
         write_cloud(workspace.outputs / "pointcloud.ply", subject.cloud)
         built = build_mesh(subject, cameras, params, workspace)
-        summary = dress(built.mesh, subject, cameras, params, workspace)
+        mesh, refined = refine_mesh(built.mesh, subject, cameras, params, workspace)
+        summary = refined | dress(mesh, subject, cameras, params, workspace)
         return StageReport(
             summary={
                 "points": len(subject.cloud),
@@ -129,6 +130,23 @@ def build_mesh(subject: "Subject", cameras: "list[Camera]", params: PostprocessP
     workspace.progress(0.43, "Closing what no photo saw")
     air = OpenAir(free_space, find_seen_ground(cameras, subject.plane, subject.cloud.points), margin)
     return stretch_unsupported(mesh, subject, air.holds)
+
+
+def refine_mesh(
+    mesh: "Mesh", subject: "Subject", cameras: "list[Camera]", params: PostprocessParams, workspace: Workspace
+) -> "tuple[Mesh, dict[str, object]]":
+    """The mesh moved to where the photos agree, and the step's numbers; as it is where photos say nothing."""
+    from services.postprocess.refinement import refine
+    from services.postprocess.surface import flatten_underside
+
+    workspace.progress(0.45, "Refining the surface against the photos")
+    found = refine(
+        mesh,
+        cameras,
+        params.refinement_rounds,
+        lambda f: workspace.progress(0.45 + 0.05 * f, "Refining the surface against the photos"),
+    )
+    return (mesh, {}) if found is None else (flatten_underside(found.mesh, subject), found.as_summary())
 
 
 def dress(mesh: "Mesh", subject: "Subject", cameras: "list[Camera]", params: PostprocessParams, workspace: Workspace) -> dict[str, object]:

@@ -1,13 +1,13 @@
 """What each camera sees of the mesh: depth buffers by ray casting, and how far each pixel is from a jump in depth."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import open3d as o3d
 from numpy.typing import NDArray
 
-from services.postprocess.capture import Camera
+from services.postprocess.capture import Camera, Floats
 from services.postprocess.surface import Mesh
 
 BUFFER_PX = 1000  # longest side of a depth buffer: finer ones cost time and tell no more
@@ -26,12 +26,18 @@ class RayCaster:
     """Casts rays at one mesh."""
 
     def __init__(self, mesh: Mesh) -> None:
+        self._corners = _box_corners(mesh.vertices)
         self._scene = o3d.t.geometry.RaycastingScene(nthreads=0)
         self._scene.add_triangles(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
 
     def depth(self, camera: Camera) -> NDArray[np.float32]:
         """z of the surface at every pixel centre of the camera, infinite where there is none."""
-        return self.hits(camera)[0]
+        left, top, right, bottom = _window(self._corners, camera)
+        depth = np.full((camera.height, camera.width), np.inf, np.float32)
+        if right > left and bottom > top:
+            K = camera.K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]])
+            depth[top:bottom, left:right] = self.hits(replace(camera, K=K, width=right - left, height=bottom - top))[0]
+        return depth
 
     def hits(self, camera: Camera) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
         """Depth h×w, face h×w (-1: none) and weights of corners 1 and 2, h×w×2."""
@@ -39,6 +45,22 @@ class RayCaster:
         depth = answer["t_hit"].numpy()  # rays have z = 1 in the camera: the parameter is the depth
         face = np.where(np.isfinite(depth), answer["primitive_ids"].numpy().astype(np.int64), -1)
         return depth, face, answer["primitive_uvs"].numpy()
+
+
+def _box_corners(vertices: Floats) -> Floats:
+    """The eight corners of the box around vertices n×3."""
+    low, high = vertices.min(0), vertices.max(0)
+    return np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
+
+
+def _window(corners: Floats, camera: Camera) -> tuple[int, int, int, int]:
+    """Columns and rows (left, top, right, bottom; ends excluded) that hold all between these corners: rays beside it meet nothing."""
+    seen = corners @ camera.R.T + camera.t
+    if seen[:, 2].min() <= 1e-6 * np.abs(seen).max():
+        return 0, 0, camera.width, camera.height
+    image = (seen / seen[:, 2:]) @ camera.K[:2].T
+    (left, top), (right, bottom) = np.floor(image.min(0) - 1), np.ceil(image.max(0) + 1)
+    return max(0, int(left)), max(0, int(top)), min(camera.width, int(right)), min(camera.height, int(bottom))
 
 
 def pixel_rays(camera: Camera) -> NDArray[np.float32]:
