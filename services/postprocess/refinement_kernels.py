@@ -248,8 +248,8 @@ def match(
                 if least <= 0.0:
                     continue
                 # As if noise had lowered it: a faint patch counts less. Alike at all steps, else contrast would be sought, not agreement.
-                faint = np.float32(least * least / (least * least + NOISE * NOISE))
-                top = np.float32(0.0)
+                faint = least * least / (least * least + NOISE * NOISE)
+                top = 0.0
                 for s in range(steps):
                     top = max(top, faint * pairs[a, b, s])
                 total += top * top
