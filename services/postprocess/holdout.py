@@ -17,6 +17,7 @@ from services.postprocess.texturing import SPARE_VIEWS, collect_views
 from services.postprocess.visibility import RayCaster
 
 RENDER_PX = 640
+MIN_PIXELS = 500  # of the model in a photo, so that a mean over them says something
 RIM_PX = 2  # outermost pixels of the silhouette: half model, half background
 
 
@@ -27,26 +28,32 @@ def held_out_psnr(mesh: Mesh, normals: Floats, cameras: Sequence[Camera], every:
     if not held or len(kept) < 3:
         return None
     caster = RayCaster(mesh)
-    values = [_psnr(mesh, normals, cameras[i].scaled_to(RENDER_PX), kept, caster, best, seed) for i in held]
-    found = [value for value in values if value is not None]
-    return float(np.mean(found)) if found else None
+    targets = [_visible_surface(mesh, normals, cameras[i].scaled_to(RENDER_PX), caster) for i in held]
+    points, facing, photos = (np.concatenate([target[k] for target in targets]) for k in range(3))
+    if len(points) == 0:
+        return None
+    # One pass over the photos for all targets: each photo's depth buffer is cast once.
+    spacing = float(np.median([_pixel_size(camera, points) for camera in kept]))
+    found = collect_views(points, facing, kept, caster, best + SPARE_VIEWS, spacing)
+    gains = solve_gains(found.scores, found.views, found.colours, len(kept), linear_table(), seed)
+    colours, seen = found.blended(gains, best)
+    colours[~seen] = colours[seen].mean(0) if seen.any() else 0.2
+    ends = np.cumsum([len(target[0]) for target in targets])[:-1]
+    pairs = zip(np.split(colours, ends), np.split(photos, ends), strict=True)
+    return float(np.mean([compare(rendered, photo) for rendered, photo in pairs if len(photo)]))
 
 
-def _psnr(mesh: Mesh, normals: Floats, camera: Camera, others: Sequence[Camera], caster: RayCaster, best: int, seed: int) -> float | None:
+def _visible_surface(mesh: Mesh, normals: Floats, camera: Camera, caster: RayCaster) -> tuple[Floats, Floats, Floats]:
+    """Points n×3 that the pixels of a photo show, their normals, and the photo's linear colours; none when they are too few to compare."""
     depth, face, weights = caster.hits(camera)
     inside = cv2.erode((face >= 0).astype(np.uint8), np.ones((2 * RIM_PX + 1, 2 * RIM_PX + 1)), borderValue=0) > 0
-    if inside.sum() < 500:
-        return None
+    if inside.sum() < MIN_PIXELS:
+        inside[:] = False
     corners = mesh.faces[face[inside]]
     second, third = weights[inside].T.astype(np.float64)
     facing = sum(normals[corners[:, k]] * w[:, None] for k, w in enumerate((1 - second - third, second, third)))
     ys, xs = np.nonzero(inside)
-    points = _unproject(camera, xs, ys, depth[inside])
-    found = collect_views(points, np.asarray(facing), others, caster, best + SPARE_VIEWS, _pixel_size(camera, depth[inside]))
-    gains = solve_gains(found.scores, found.views, found.colours, len(others), linear_table(), seed)
-    colours, seen = found.blended(gains, best)
-    colours[~seen] = colours[seen].mean(0) if seen.any() else 0.2
-    return compare(colours, to_linear(camera.photo()[inside] / 255.0))
+    return _unproject(camera, xs, ys, depth[inside]), np.asarray(facing), to_linear(camera.photo()[inside] / 255.0)
 
 
 def compare(rendered: NDArray[np.floating], photo: Floats) -> float:
@@ -61,5 +68,6 @@ def _unproject(camera: Camera, xs: NDArray[np.int64], ys: NDArray[np.int64], dep
     return (local * depth[:, None].astype(np.float64)) @ camera.R + camera.centre
 
 
-def _pixel_size(camera: Camera, depth: NDArray[np.float32]) -> float:
-    return float(np.median(depth)) / float(camera.K[0, 0])
+def _pixel_size(camera: Camera, points: Floats) -> float:
+    """World units that a pixel covers where the points are."""
+    return float(np.median(points @ camera.R[2] + camera.t[2])) / float(camera.K[0, 0])
