@@ -16,6 +16,7 @@ from services.mvs.patchmatch_kernels import (
     MIN_DEVIATION,
     Stereo,
     enlarge_planes,
+    exchange_planes,
     improve_planes,
     rescore_planes,
     seed_planes,
@@ -109,7 +110,7 @@ def _stereo(scene: Scene, index: int, divisor: int, active: Flags, neighbours: M
         np.array([(level.width, level.height) for level in sources], np.int64),
         np.array([warp(reference, level) for level in sources]),
         np.array([warp(level, reference) for level in sources]),
-        neighbours if neighbours is not None else np.zeros((len(sources), 1, 1, 3), np.float32),
+        neighbours if neighbours is not None else np.zeros((len(sources), 1, 1, 4), np.float32),
         np.array([reference.K[0, 0], reference.K[1, 1], reference.K[0, 2], reference.K[1, 2]]),
         active,
         low,
@@ -191,12 +192,12 @@ def geometric_map(scene: Scene, index: int) -> None:
     divisor = levels[max(len(levels) - 2, 0)]
     planes, best = scene.load("photometric", index).copy(), np.load(scene.path("best", index))
     if params.geometric_weight > 0:
-        others = stacked([scene.load("photometric", k) for k in scene.selections[index].sources], 3)
+        others = stacked([scene.load("photometric", k) for k in scene.selections[index].sources], 4)
         stereo = _stereo(scene, index, divisor, worth_refining(scene, index, divisor, planes, divisor), others)
         rescore_planes(stereo, planes, best, params.best_views, params.geometric_weight)
-        _propagate(
-            stereo, planes, best, Sweep(1, 0.5, 2 * _SETTLED_COST, params.geometric_weight, _salt(scene, index, 20)), params.best_views
-        )
+        exchange_planes(stereo, planes, best, params.best_views, params.geometric_weight, 2 * _SETTLED_COST)
+        sweep = Sweep(1, 0.5, 2 * _SETTLED_COST, params.geometric_weight, _salt(scene, index, 20))
+        _propagate(stereo, planes, best, sweep, params.best_views)
         refine_planes(stereo, planes, best, params.best_views, 1, -1.0, MIN_DEVIATION)
     if len(levels) > 1:
         planes, best = _finer(scene, index, planes, best, (divisor, levels[-1]), params.final_iterations)

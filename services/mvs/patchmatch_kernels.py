@@ -52,6 +52,7 @@ _NEAR = np.array(
     ],
     np.int32,
 )
+_TRUSTED = 0.4  # cost of a source's plane that is worth trying here
 _KEPT = 4  # cheapest candidates that are evaluated
 
 
@@ -64,7 +65,7 @@ class Stereo(NamedTuple):
     sizes: NDArray[np.int64]  # (V, 2): width, height
     warps: NDArray[np.float64]  # (V, 12): A row by row, then b; reference → source
     backs: NDArray[np.float64]  # (V, 12): the same, source → reference
-    neighbours: Maps  # (V, h, w, 3): the sources' own planes for the geometric term; (V, 1, 1, 3) without it
+    neighbours: Maps  # (V, h, w, 4): the sources' own planes for the geometric term; (V, 1, 1, 4) without it
     intrinsics: NDArray[np.float64]  # fx, fy, cx, cy
     active: NDArray[np.bool_]  # (H, W): pixels to evaluate
     low: float  # inverse depth of hypotheses
@@ -382,6 +383,48 @@ def rescore_planes(stereo: Stereo, planes: Maps, best: Bytes, best_views: int, g
                 FAILED,
             )
             best[y, x, 0], best[y, x, 1] = pair[0], pair[1]
+
+
+@_jit
+def exchange_planes(stereo: Stereo, planes: Maps, best: Bytes, best_views: int, geometric: float, settled: float) -> None:
+    """Planes of the sources' own maps, tried at the pixels that they are seen at here and that cost `settled` or more so far.
+
+    What few photos see is often found by one of them alone. With w = m·(x, y, 1) in the source, it is Aᵀm / (1 − b·m) here.
+    """
+    height, width = stereo.grey.shape
+    count = len(stereo.starts)
+    window, costs = _empty_window(), np.empty(count, np.float32)
+    pair = np.empty(2, np.int64)
+    for source in range(count):
+        theirs, warp, back = stereo.neighbours[source], stereo.warps[source], stereo.backs[source]
+        for v in range(stereo.sizes[source, 1]):
+            for u in range(stereo.sizes[source, 0]):
+                other, cost = np.float64(theirs[v, u, 0]), theirs[v, u, 3]
+                q2 = back[6] * u + back[7] * v + back[8] + back[11] * other
+                if other <= 0 or cost > _TRUSTED or q2 <= 1e-9:
+                    continue
+                x = int((back[0] * u + back[1] * v + back[2] + back[9] * other) / q2 + 0.5)
+                y = int((back[3] * u + back[4] * v + back[5] + back[10] * other) / q2 + 0.5)
+                if x < RADIUS or y < RADIUS or x >= width - RADIUS or y >= height - RADIUS or not stereo.active[y, x]:
+                    continue
+                current = planes[y, x, 3] if planes[y, x, 0] > 0 else np.float32(FAILED)
+                if current < settled:
+                    continue
+                m0, m1 = np.float64(theirs[v, u, 1]), np.float64(theirs[v, u, 2])
+                m2 = other - m0 * u - m1 * v
+                scale = 1.0 / max(1.0 - warp[9] * m0 - warp[10] * m1 - warp[11] * m2, 1e-9)
+                gx = scale * (warp[0] * m0 + warp[3] * m1 + warp[6] * m2)
+                gy = scale * (warp[1] * m0 + warp[4] * m1 + warp[7] * m2)
+                w = scale * (warp[2] * m0 + warp[5] * m1 + warp[8] * m2) + gx * x + gy * y
+                if w < stereo.low or w > stereo.high or not _within_slant(stereo.intrinsics, x, y, w, gx, gy):
+                    continue
+                if _reference_window(stereo.grey, x, y, window.weights, window.products) < MIN_DEVIATION:
+                    continue
+                pair[0], pair[1] = source, 1 if source == 0 and count > 1 else 0
+                cost = _evaluate(stereo, geometric, best_views, x, y, w, gx, gy, window, costs, pair, FAILED)
+                if cost < current:
+                    planes[y, x, 0], planes[y, x, 1], planes[y, x, 2], planes[y, x, 3] = w, gx, gy, cost
+                    best[y, x, 0], best[y, x, 1] = pair[0], pair[1]
 
 
 @_jit

@@ -21,6 +21,8 @@ _DX = np.array([dx for _ in (-4, -2, 0, 2, 4) for dx in (-4, -2, 0, 2, 4)], np.f
 _DY = np.array([dy for dy in (-4, -2, 0, 2, 4) for _ in (-4, -2, 0, 2, 4)], np.float32)
 _SPATIAL = np.exp(-(_DX**2 + _DY**2) / np.float32(2 * 3.0**2)).astype(np.float32)
 _TONAL = np.exp(-np.arange(256) / 255.0 / 0.1).astype(np.float32)
+_ALIKE = 20  # grey levels
+_BLANK = 2.5  # standard deviation of those alike, grey levels: JPEG noise beside an outline
 _SLOPE_PRIOR = 0.3  # of a slope's change by one pixel at the window's edge, against the squared gradients of normalised values
 _USABLE_COST = 0.5  # sources that match worse have no say
 _HOPELESS_COST = 0.9  # sources that match worse at first are not asked again
@@ -32,9 +34,12 @@ _jit = nb.njit(nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, erro
 
 @_jit
 def _window(grey: Bytes, x: int, y: int, weights: Maps, products: Maps) -> float:
-    """Bilateral weights (sum 1) and weight × (value − mean) / deviation; returns the weighted deviation (grey 0..255)."""
+    """Bilateral weights (sum 1) and weight × (value − mean) / deviation; returns the weighted deviation (grey 0..255), 0 where what looks
+    like the centre is blank: the outline beside it would fringe the object with background.
+    """
     centre = np.int32(grey[y, x])
     total, mean, variance = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    alike, sum_alike, square_alike = 0, 0, 0
     for row in range(5):
         for column in range(5):
             k = 5 * row + column
@@ -44,13 +49,20 @@ def _window(grey: Bytes, x: int, y: int, weights: Maps, products: Maps) -> float
             products[k] = np.float32(value)
             total += weight
             mean += weight * np.float32(value)
+            away = int(value - centre)
+            if abs(away) <= _ALIKE:
+                alike += 1
+                sum_alike += away
+                square_alike += away * away
+    if alike < _TAPS and square_alike * alike - sum_alike * sum_alike < _BLANK * _BLANK * alike * alike:
+        return 0.0
     mean /= total
     scale = np.float32(1.0) / total
     for k in range(_TAPS):
         weights[k] *= scale
-        away = products[k] - mean
-        products[k] = weights[k] * away
-        variance += products[k] * away
+        centred = products[k] - mean
+        products[k] = weights[k] * centred
+        variance += products[k] * centred
     deviation = np.sqrt(variance)
     scale = np.float32(1.0) / max(deviation, np.float32(1e-3))
     for k in range(_TAPS):
