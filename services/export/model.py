@@ -36,7 +36,9 @@ class Similarity:
 
     def apply(self, points: Floats) -> Floats:
         """World points n×3 in the model's frame."""
-        return self.scale * points @ self.R.T + self.t
+        moved = points @ (self.scale * self.R.T)
+        moved += self.t
+        return moved
 
     def turn(self, directions: Floats) -> Floats:
         """World directions n×3 in the model's frame."""
@@ -66,8 +68,9 @@ class Model:
     def split(self) -> "SplitMesh":
         """Vertices repeated where charts meet, as GPUs want them."""
         corners = self.faces.ravel()
-        keys = np.column_stack([corners.astype(np.int64), np.ascontiguousarray(self.uv.reshape(-1, 2)).view(np.int32).astype(np.int64)])
-        _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        _, chart_corner = self.distinct_uv()
+        keys = corners.astype(np.int64) << 32 | chart_corner.ravel()
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         return SplitMesh(
             self.vertices[corners[first]].astype(np.float32),
             _unit(self.normals[corners[first]].astype(np.float32)),
@@ -75,13 +78,19 @@ class Model:
             inverse.reshape(-1, 3).astype(np.uint32),
         )
 
+    def distinct_uv(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """k×2 coordinates, each once, and the m×3 indices of the corners into them."""
+        rows = np.ascontiguousarray(self.uv.reshape(-1, 2), np.float32)
+        _, first, inverse = np.unique(rows.view(np.uint64).ravel(), return_index=True, return_inverse=True)  # a row is eight bytes
+        return rows[first], inverse.reshape(-1, 3)
+
     def vertex_colours(self) -> NDArray[np.uint8]:
         """sRGB n×3: the texture at each vertex, averaged over its charts."""
         sampled = sample_texture(self.texture, self.uv.reshape(-1, 2))
-        total = np.zeros((len(self.vertices), 3))
-        np.add.at(total, self.faces.ravel(), sampled)
-        count = np.bincount(self.faces.ravel(), minlength=len(self.vertices))[:, None]
-        return np.asarray(np.round(total / np.maximum(count, 1)), np.uint8)
+        corners, count = self.faces.ravel(), len(self.vertices)
+        total = np.stack([np.bincount(corners, sampled[:, i], minlength=count) for i in range(3)], axis=1)
+        uses = np.bincount(corners, minlength=count)[:, None]
+        return np.asarray(np.round(total / np.maximum(uses, 1)), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -94,17 +103,16 @@ class SplitMesh:
     indices: NDArray[np.uint32]
 
 
-def sample_texture(texture: NDArray[Any], uv: NDArray[Any]) -> Floats:
+def sample_texture(texture: NDArray[Any], uv: NDArray[Any]) -> NDArray[np.float32]:
     """Bilinear lookup at n×2 UV coordinates, origin top left; n×3 in the texture's units."""
     height, width = texture.shape[:2]
-    x = np.clip(uv[:, 0] * width - 0.5, 0, width - 1)
-    y = np.clip(uv[:, 1] * height - 0.5, 0, height - 1)
-    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    position = np.clip(uv * np.array([width, height], uv.dtype) - 0.5, 0, np.array([width - 1, height - 1], uv.dtype))
+    left, top = position.astype(np.int32).T
     right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-    fx, fy = (x - left)[:, None], (y - top)[:, None]
+    fx, fy = (position - np.floor(position)).astype(np.float32).T[..., None]
     upper = texture[top, left] * (1 - fx) + texture[top, right] * fx
     lower = texture[bottom, left] * (1 - fx) + texture[bottom, right] * fx
-    return np.asarray(upper * (1 - fy) + lower * fy, np.float64)
+    return np.asarray(upper * (1 - fy) + lower * fy, np.float32)
 
 
 def _unit(vectors: NDArray[Any]) -> NDArray[Any]:

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from services.export.model import Model
 
+_COMPRESSION = 3  # twice as fast as 6, for 3 % more bytes of text
+
 MATERIAL = """newmtl photos
 Ka 0 0 0
 Kd 1 1 1
@@ -30,9 +32,8 @@ def obj_archive(model: Model, texture: bytes, texture_name: str) -> bytes:
 
 def obj_text(model: Model) -> str:
     """The OBJ file. Its UV origin is at the bottom left, so v is turned over."""
-    corners = np.ascontiguousarray(model.uv.reshape(-1, 2))
-    uv, uv_index = np.unique(corners, axis=0, return_inverse=True)
-    v, t = model.faces + 1, uv_index.reshape(-1, 3) + 1
+    uv, uv_index = model.distinct_uv()
+    v, t = model.faces + 1, uv_index + 1
     faces = np.stack([v[:, 0], t[:, 0], v[:, 0], v[:, 1], t[:, 1], v[:, 1], v[:, 2], t[:, 2], v[:, 2]], 1)
     return "".join(
         [
@@ -53,4 +54,4 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes, compression: int) -> 
     entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     entry.compress_type = compression
     entry.external_attr = 0o644 << 16
-    archive.writestr(entry, data)
+    archive.writestr(entry, data, compresslevel=_COMPRESSION)

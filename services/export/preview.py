@@ -33,7 +33,8 @@ def render_preview(model: Model, cameras: Mapping[str, Any], isolated: bool, sid
     scene = o3d.t.geometry.RaycastingScene()
     scene.add_triangles(model.vertices.astype(np.float32), model.faces.astype(np.uint32))
     half = side_px // 2
-    tiles = [render(scene, model, view, half) for view in views]
+    linear_texture = _linear(np.arange(256)).astype(np.float32)[model.texture]
+    tiles = [render(scene, model, linear_texture, view, half) for view in views]
     grid = np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:])])
     _, data = cv2.imencode(".png", np.ascontiguousarray(grid[..., ::-1]))
     return bytes(data)
@@ -68,30 +69,50 @@ def look_at(eye: Floats, target: Floats, focal: float) -> Viewpoint:
     return Viewpoint(R, -R @ eye, focal)
 
 
-def render(scene: Any, model: Model, view: Viewpoint, side_px: int) -> NDArray[np.uint8]:
-    """One square tile, RGB, several rays per pixel averaged in linear light."""
-    fine = side_px * OVERSAMPLE
-    axis = ((np.arange(fine) + 0.5) / fine - 0.5) / view.focal
-    local = np.stack([*np.meshgrid(axis, axis), np.ones((fine, fine))], -1)
-    directions = local @ view.R
-    origin = np.broadcast_to(-view.R.T @ view.t, directions.shape)
-    hits = scene.cast_rays(o3d.core.Tensor(np.concatenate([origin, directions], -1).astype(np.float32)))
-    face = hits["primitive_ids"].numpy().astype(np.int64)
+def render(scene: Any, model: Model, linear_texture: NDArray[np.float32], view: Viewpoint, side_px: int) -> NDArray[np.uint8]:
+    """One square tile, RGB, several rays per pixel averaged in linear light. Rays are cast where the model can be, alone."""
+    window = _window(model, view, side_px)
+    rows, columns = (np.arange(start * OVERSAMPLE, stop * OVERSAMPLE, dtype=np.float32) for start, stop in window)
+    axes = [((axis + 0.5) / (side_px * OVERSAMPLE) - 0.5) / view.focal for axis in (columns, rows)]
+    local = np.stack([*np.meshgrid(*axes), np.ones((len(rows), len(columns)), np.float32)], -1)
+    rays = np.empty((*local.shape[:2], 6), np.float32)
+    rays[..., :3] = -view.R.T @ view.t
+    rays[..., 3:] = local @ view.R.astype(np.float32)
+    hits = scene.cast_rays(o3d.core.Tensor(rays))
     hit = np.isfinite(hits["t_hit"].numpy())
-    colours = np.full((fine, fine, 3), BACKGROUND)
-    colours[hit] = _surface_colours(model, face[hit], hits["primitive_uvs"].numpy()[hit])
-    away = (hits["primitive_normals"].numpy() * directions).sum(-1) > 0
-    colours[hit & away] = BACK_FACE
-    linear = (colours / 255.0) ** 2.2
-    averaged = linear.reshape(side_px, OVERSAMPLE, side_px, OVERSAMPLE, 3).mean((1, 3))
-    return np.asarray(np.round(255 * averaged ** (1 / 2.2)), np.uint8)
+    colours = np.full(local.shape, _linear(BACKGROUND), np.float32)
+    colours[hit] = _surface_colours(model, linear_texture, hits["primitive_ids"].numpy()[hit], hits["primitive_uvs"].numpy()[hit])
+    away = np.einsum("hwi,hwi->hw", hits["primitive_normals"].numpy(), rays[..., 3:]) > 0
+    colours[hit & away] = _linear(BACK_FACE)
+    averaged = colours.reshape(len(rows) // OVERSAMPLE, OVERSAMPLE, len(columns) // OVERSAMPLE, OVERSAMPLE, 3).mean((1, 3))
+    tile = np.full((side_px, side_px, 3), round(BACKGROUND), np.uint8)
+    tile[slice(*window[0]), slice(*window[1])] = np.round(255 * averaged ** (1 / 2.2))
+    return tile
 
 
-def _surface_colours(model: Model, face: NDArray[np.int64], weights: NDArray[np.float32]) -> Floats:
+def _linear(level: Any) -> Any:
+    """Linear light of sRGB levels, by the plain power that `render` takes back."""
+    return (level / 255.0) ** 2.2
+
+
+def _window(model: Model, view: Viewpoint, side_px: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """First and last row and column of the pixels that can show the model."""
+    seen = model.vertices @ view.R.T + view.t
+    if seen[:, 2].min() <= 0:
+        return (0, side_px), (0, side_px)
+    image = (seen[:, :2] / seen[:, 2:] * view.focal + 0.5) * side_px
+    low, high = np.floor(image.min(0)).astype(int), np.ceil(image.max(0)).astype(int)
+    (left, top), (right, bottom) = np.clip(low - 1, 0, side_px - 1), np.clip(high + 1, 1, side_px)
+    return (int(top), int(bottom)), (int(left), int(right))
+
+
+def _surface_colours(
+    model: Model, linear_texture: NDArray[np.float32], face: NDArray[np.uint32], weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
     second, third = weights[:, :1], weights[:, 1:]
     corners = model.uv[face]
     uv = corners[:, 0] * (1 - second - third) + corners[:, 1] * second + corners[:, 2] * third
-    return sample_texture(model.texture, uv)
+    return sample_texture(linear_texture, uv)
 
 
 def _direction(azimuth_deg: float, elevation_deg: float) -> Floats:
