@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.fidelity.captures import CAPTURES, MAIN, rendered
+from tests.benchmarks.fidelity.chain import StageFailedError, run_chain_apart
 from tests.benchmarks.fidelity.real_sets import REAL_SETS, measure
 from tests.benchmarks.fidelity.rendering import write_comparisons
 from tests.benchmarks.fidelity.score import alignment, deliverables, has_kept_out, score_run
@@ -67,35 +68,12 @@ def _row(name: str, given: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(f"{name} is photographs: say where they are with --data")
     photos = capture / "photos" if capture else given.data / REAL_SETS[name].photos
     shutil.rmtree(run, ignore_errors=True)
-    if error := _reconstruct(photos, run, given.preset, given.params):
-        return {"error": error}
-    shutil.copy(deliverables(run) / "preview.png", pictures / f"{name}.png")
     try:
+        run_chain_apart(photos, run, given.preset, given.params)
+        shutil.copy(deliverables(run) / "preview.png", pictures / f"{name}.png")
         return _score_capture(run, capture, pictures / name) if capture else measure(name, run, given.data)
-    except ValueError as unscorable:  # too few cameras to align
-        return {"error": str(unscorable)}
-
-
-def _reconstruct(photos: Path, run: Path, preset: str, params: dict[str, Any]) -> str | None:
-    """Why the chain failed, or None. In a small process of its own: a child's peak memory counts from what its parent had at the fork."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.benchmarks.fidelity.chain",
-        str(photos),
-        str(run),
-        "--preset",
-        preset,
-        "--params",
-        json.dumps(params),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    lines = done.stderr.strip().splitlines()
-    return (
-        None
-        if done.returncode == 0
-        else next((line for line in reversed(lines) if "Error" in line), f"exit status {done.returncode}")[:300]
-    )
+    except (StageFailedError, ValueError) as failure:  # ValueError: too few cameras to align
+        return {"error": str(failure)}
 
 
 def _score_capture(run: Path, capture: Path, pictures: Path) -> dict[str, Any]:
