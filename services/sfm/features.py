@@ -47,9 +47,12 @@ def extract_features(photo: Photo, max_image_size: int, max_num_features: int, u
 
 def select(keypoints: Sequence[cv2.KeyPoint], count: int) -> list[cv2.KeyPoint]:
     """At most `count` of them: half the strongest, half the largest of the rest; ties are broken by position."""
-    by_strength = sorted(keypoints, key=lambda k: (-k.response, -k.size, k.pt, k.angle))
+    listed = np.array([(k.response, k.size, *k.pt, k.angle) for k in keypoints]).reshape(-1, 5)
+    response, size, x, y, angle = listed.T
+    by_strength = np.lexsort((angle, y, x, -size, -response))
     strongest, rest = by_strength[: count // 2], by_strength[count // 2 :]
-    return strongest + sorted(rest, key=lambda k: (-k.size, -k.response, k.pt, k.angle))[: count - len(strongest)]
+    by_size = rest[np.lexsort((angle[rest], y[rest], x[rest], -response[rest], -size[rest]))]
+    return [keypoints[i] for i in (*strongest, *by_size[: count - len(strongest)])]
 
 
 def root_sift(descriptors: NDArray[np.float32]) -> NDArray[np.uint8]:

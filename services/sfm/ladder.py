@@ -10,7 +10,8 @@ from services.sfm.features import Features, extract_features, feature_scale
 from services.sfm.intrinsics import CameraGroup
 from services.sfm.keypoint_refinement import Refinement
 from services.sfm.mapping import Component, MappingTask, map_globally, map_incrementally
-from services.sfm.matching import count_linked_pairs, match_pairs, write_database
+from services.sfm.matching import linked_pairs, match_pairs, write_database
+from services.sfm.pair_ranking import Pairs
 from services.sfm.pairs import select_pairs
 from services.sfm.params import SfmParams
 from services.sfm.photos import Photo
@@ -25,6 +26,7 @@ class Resolution:
     image_size: int
     num_features: int
     use_masks: bool
+    thorough: bool  # match all candidate pairs, also those that a quick look thinks little of
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Search:
     tried: list[dict[str, object]] = field(default_factory=list)
     pixel_scale: float = 1.0  # of the best attempt
     feature_counts: list[int] = field(default_factory=list)
+    seen_counts: list[int] = field(default_factory=list)  # features of each photo in the latest attempt
+    links: Pairs = field(default_factory=list)  # pairs with verified matches in the latest attempt, as indices of the photos
     refinement: Refinement | None = None  # of the best component; None where it did not help
 
     @property
@@ -77,8 +81,8 @@ def climb(search: Search, reduction: int) -> None:
 def resolutions(params: SfmParams, reduction: int, masked: bool) -> tuple[Resolution, Resolution]:
     """Of the first and the second try. After memory ran out both look less closely; the second does without masks."""
     factor = 0.6**reduction
-    first = Resolution(round(params.max_image_size * factor), round(params.max_num_features * factor), params.use_masks and masked)
-    second = Resolution(round(params.retry_image_size * factor), round(params.retry_num_features * factor), False)
+    first = Resolution(round(params.max_image_size * factor), round(params.max_num_features * factor), params.use_masks and masked, False)
+    second = Resolution(round(params.retry_image_size * factor), round(params.retry_num_features * factor), False, True)
     return first, second
 
 
@@ -102,9 +106,10 @@ def attempt(search: Search, resolution: Resolution, name: str, span: tuple[float
     scale = max(1.0 / feature_scale(photo, resolution.image_size) for photo in search.photos)
     database = search.scratch / f"{name}.db"
     write_database(database, search.photos, search.groups, features)
-    pairs = select_pairs(features, search.params)
+    pairs = select_pairs(features, search.params, resolution.thorough)
     match_pairs(database, search.photos, pairs, scale, search.params.random_seed, part(0.4, 0.8, "matching photos"))
-    seen = Seen(count_linked_pairs(database), any(f.capped for f in features))
+    search.links, search.seen_counts = linked_pairs(database), counts
+    seen = Seen(len(search.links), any(f.capped for f in features))
     if seen.linked_pairs:
         task = mapping_task(search, database, scale, name, part(0.8, 1.0, "placing cameras"))
         _map(search, task, name, scale, counts)

@@ -6,7 +6,7 @@ from pathlib import Path
 from services.sfm.colmap import DEVICE, pycolmap, thread_count
 from services.sfm.features import Features
 from services.sfm.intrinsics import CameraGroup
-from services.sfm.pairs import Pairs
+from services.sfm.pair_ranking import Pairs
 from services.sfm.photos import Photo
 
 BATCH = 200  # pairs between two words on progress
@@ -60,9 +60,10 @@ def match_pairs(
         progress((start + len(batch)) / len(pairs))
 
 
-def count_linked_pairs(database: Path) -> int:
-    """Pairs whose matches agree with one geometry, and are too many for chance."""
+def linked_pairs(database: Path) -> Pairs:
+    """Pairs of photos, as indices, whose matches agree with one geometry and are too many for chance."""
     opened = pycolmap.Database.open(database)
-    _, inliers = opened.read_two_view_geometry_num_inliers()
+    ids, inliers = opened.read_two_view_geometry_num_inliers()
     opened.close()
-    return sum(1 for count in inliers if count >= LINK)
+    linked = [pycolmap.pair_id_to_image_pair(pair) for pair, count in zip(ids, inliers, strict=True) if count >= LINK]
+    return sorted((min(i, j) - 1, max(i, j) - 1) for i, j in linked)

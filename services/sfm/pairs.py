@@ -7,21 +7,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.sfm.features import Features
+from services.sfm.pair_ranking import Pairs, promising, quick_look
 from services.sfm.params import SfmParams
 
 WORDS = 64  # of the visual vocabulary, learned from the job's own photos
 SAMPLED = 200  # descriptors of each photo that the vocabulary is learned from
-SIMILAR = 10  # look-alikes that each photo is matched with, wherever they are in the order
-
-Pairs = list[tuple[int, int]]
+SIMILAR = 20  # look-alikes that each photo is compared with, wherever they are in the order
 
 
-def select_pairs(features: list[Features], params: SfmParams) -> Pairs:
-    """Sorted pairs of indices (i < j): all, or neighbours in the order sent and look-alikes."""
+def select_pairs(features: list[Features], params: SfmParams, thorough: bool = False) -> Pairs:
+    """Sorted pairs of indices (i < j). Candidates are all pairs, or neighbours in the order sent and look-alikes. Each photo keeps those
+    that a quick look likes best, unless `thorough`, or asked for all."""
     count = len(features)
-    if params.matching == "exhaustive" or (params.matching == "auto" and count <= params.exhaustive_up_to):
+    if params.matching == "exhaustive":
         return list(combinations(range(count), 2))
-    return sorted(set(neighbours(count, params.sequential_overlap)) | set(look_alikes(features, params.random_seed)))
+    few = params.matching == "auto" and count <= params.exhaustive_up_to
+    candidates = list(combinations(range(count), 2)) if few else _nearby(features, params)
+    return candidates if thorough else promising(candidates, quick_look(features, candidates), count)
+
+
+def _nearby(features: list[Features], params: SfmParams) -> Pairs:
+    return sorted(set(neighbours(len(features), params.sequential_overlap)) | set(look_alikes(features, params.random_seed)))
 
 
 def neighbours(count: int, overlap: int) -> Pairs:

@@ -77,15 +77,16 @@ class SfmParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_image_size: int = Field(1600, ge=400, le=6400, description="Longest side in pixels at which features are looked for.")
+    max_image_size: int = Field(1200, ge=400, le=6400, description="Longest side in pixels at which features are looked for.")
     max_num_features: int = Field(
-        4096, ge=256, le=32_768, description="Most features of one photo; the time of matching grows with its square."
+        3072, ge=256, le=32_768, description="Most features of one photo; the time of matching grows with its square."
     )
     matching: Literal["auto", "exhaustive", "sequential"] = Field(
         "auto",
-        description="Which pairs are matched: all, or neighbours in the order sent. auto: all of them up to `exhaustive_up_to` photos.",
+        description="Which pairs are matched: all, or the most promising of neighbours in the order sent and look-alikes. "
+        "auto: the most promising of all pairs up to `exhaustive_up_to` photos, else as sequential.",
     )
-    exhaustive_up_to: int = Field(60, ge=3, le=1000, description="auto: up to this many photos every pair is matched.")
+    exhaustive_up_to: int = Field(60, ge=3, le=1000, description="auto: up to this many photos every pair is looked at.")
     sequential_overlap: int = Field(10, ge=2, le=50, description="sequential: each photo is matched with this many that follow it.")
     shared_camera: Literal["auto", "always", "never"] = Field(
         "auto", description="Whether all photos share one camera's intrinsics. auto: those of equal size, make, model and focal length do."

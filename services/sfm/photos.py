@@ -18,6 +18,7 @@ class Photo:
     focal_px: float | None = None
     camera_key: str | None = None
     mask: Path | None = None
+    sharpness: float | None = None  # as ingest measured it: comparable within a job
 
     @property
     def file(self) -> str:
@@ -45,6 +46,7 @@ def read_photos(ingest: Path, segmentation: Path) -> list[Photo]:
             focal_px=item.get("focal_px"),
             camera_key=item.get("camera_key"),
             mask=masks.get(item["name"]),
+            sharpness=item.get("sharpness"),
         )
         for item in listed
     ]

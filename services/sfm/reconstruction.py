@@ -6,6 +6,7 @@ from services.sfm.cameras_file import write_cameras
 from services.sfm.colmap import pycolmap
 from services.sfm.intrinsics import camera_groups
 from services.sfm.ladder import Search, climb
+from services.sfm.missing_photos import causes
 from services.sfm.params import SfmParams
 from services.sfm.photos import Photo, read_photos, still_camera
 from services.sfm.refinement import refine
@@ -54,7 +55,8 @@ def refuse_too_few(search: Search, tripod: bool) -> None:
     unmasked = tripod and not any(photo.mask for photo in search.photos)
     if unmasked:
         message += " The camera stood still before a background that did not move."
-    raise PermanentError("TOO_FEW_REGISTERED", message, TRIPOD_HINT if unmasked else None, report)
+    hint = TRIPOD_HINT if unmasked else " ".join(cause.hint for cause in causes(search))
+    raise PermanentError("TOO_FEW_REGISTERED", message, hint, report)
 
 
 def write_outputs(workspace: Workspace, search: Search, params: SfmParams) -> None:

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from services.sfm.colmap import pycolmap
 from services.sfm.focus_texture import focus_warnings
 from services.sfm.ladder import Search
+from services.sfm.missing_photos import causes
 from shared.contracts.manifest import ImageVerdict, StageReport, Warning
 from shared.photo_names import listed
 
@@ -102,12 +103,12 @@ def _warnings(search: Search) -> list[Warning]:
 
 
 def _missing(search: Search) -> list[Warning]:
-    names = [verdict.name for verdict in _verdicts(search) if verdict.status == "dropped"]
-    if not names:
+    found = causes(search)
+    if not found:
         return []
-    message = f"{len(names)} of {len(search.photos)} photos could not be placed: {listed(names)}."
-    hint = "Take more photos between these and their neighbours."
-    return [Warning(code="NOT_REGISTERED", message=message, hint=hint, photos=tuple(names))]
+    names = tuple(name for cause in found for name in cause.photos)
+    message = f"{len(names)} of {len(search.photos)} photos could not be placed. " + " ".join(cause.message for cause in found)
+    return [Warning(code="NOT_REGISTERED", message=message, hint=" ".join(cause.hint for cause in found), photos=names)]
 
 
 def _separate(search: Search) -> list[Warning]:

@@ -6,7 +6,7 @@ from services.sfm.ladder import Resolution, Seen, resolutions, worth_a_second
 from services.sfm.params import SfmParams
 from services.sfm.photos import Photo
 
-FIRST, SECOND = Resolution(1600, 4096, False), Resolution(2400, 8192, False)
+FIRST, SECOND = Resolution(1600, 4096, False, False), Resolution(2400, 8192, False, True)
 
 
 def photos(longest: int) -> list[Photo]:
@@ -36,5 +36,5 @@ def test_masks_are_dropped_before_giving_up() -> None:
 def test_after_memory_ran_out_everything_is_smaller() -> None:
     """60 % of the side length and of the features."""
     first, second = resolutions(SfmParams(), reduction=1, masked=False)
-    assert (first.image_size, first.num_features) == (960, 2458)
+    assert (first.image_size, first.num_features) == (720, 1843)
     assert (second.image_size, second.num_features) == (1440, 4915)

@@ -1,8 +1,11 @@
 """Which photos are matched with which."""
 
+from itertools import combinations
+
 import numpy as np
 
 from services.sfm.features import Features
+from services.sfm.pair_ranking import promising
 from services.sfm.pairs import look_alikes, neighbours, select_pairs
 from services.sfm.params import SfmParams
 
@@ -11,7 +14,7 @@ def features_of(place: int, seed: int) -> Features:
     """Features of a photo taken at one of several places: its descriptors are those of the place, with noise."""
     scene = np.random.default_rng(place).integers(0, 200, (150, 128))
     noise = np.random.default_rng(1000 + seed).normal(0, 8, scene.shape)
-    return Features(np.zeros((150, 4), np.float32), np.clip(scene + noise, 0, 255).astype(np.uint8), False)
+    return Features(np.ones((150, 4), np.float32), np.clip(scene + noise, 0, 255).astype(np.uint8), False)
 
 
 def test_a_small_set_is_matched_in_full() -> None:
@@ -27,6 +30,24 @@ def test_a_large_set_is_matched_with_neighbours_and_look_alikes() -> None:
     assert pairs == sorted(set(pairs)) and all(i < j for i, j in pairs)
     assert {(i, i + 1) for i in range(99)} <= set(pairs)
     assert len(pairs) < 2000
+
+
+def test_a_quick_look_keeps_the_pairs_that_have_much_in_common() -> None:
+    """Thirty photos of three places: each keeps the nine others of its own; a patient look keeps every candidate."""
+    features = [features_of(i % 3, i) for i in range(30)]
+    pairs = select_pairs(features, SfmParams())
+    assert {(i, j) for i in range(30) for j in range(i + 1, 30) if i % 3 == j % 3} <= set(pairs)
+    assert len(pairs) < 30 * 12
+    assert len(select_pairs(features, SfmParams(), thorough=True)) == 435
+
+
+def test_a_crowd_does_not_hide_the_way_to_another_crowd() -> None:
+    """Each photo's best partners are all in its own crowd of twenty; two pairs still lead across, the best that do."""
+    pairs = list(combinations(range(40), 2))
+    scores = np.array([100 if (i < 20) == (j < 20) else 30 if (i, j) in {(3, 35), (5, 22)} else 2 for i, j in pairs])
+    kept = set(promising(pairs, scores, 40))
+    assert {(3, 35), (5, 22)} <= kept
+    assert len(kept) < len(pairs) / 2
 
 
 def test_neighbours_reach_further_in_doubling_steps() -> None:
