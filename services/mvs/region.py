@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from services.mvs.views import Floats, Level, View
 
 MAX_AXIS_MISS = 0.25  # of the distance to the cameras: optical axes that miss each other by more look at no common thing
-MAX_ONE_SIDEDNESS = 0.8  # length of the mean direction to the cameras: 0 all around, 0.83 an arc of 120 degrees, 1 one spot
+MAX_ONE_SIDEDNESS = 0.8  # of `_arc`: 0 all around, 0.83 an arc of 120 degrees, 1 one spot
+_MIN_UPRIGHTNESS = 0.3  # length of the mean of what is up in the photos: 1 level, 0.5 on a ring 60 degrees high, 0 overhead
 MIN_SHARE_OF_VIEWS = 0.7  # what stands in the middle is inside the frame of most photos
 MIN_POINTS = 30
 _PLANE_TOLERANCE = 0.012  # of the distance to the cameras
@@ -107,8 +108,7 @@ def find_region(views: list[View], points: Floats, seed: int) -> Region:
     distances = np.linalg.norm(toward, axis=1)
     distance = float(np.median(distances))
     in_front = np.mean([(focus - v.centre) @ v.axis > 0 for v in views])
-    one_sided = float(np.linalg.norm((toward / np.maximum(distances, 1e-12)[:, None]).mean(axis=0)))
-    if miss > MAX_AXIS_MISS * distance or in_front < 0.9 or _arc(toward, one_sided) > MAX_ONE_SIDEDNESS:
+    if miss > MAX_AXIS_MISS * distance or in_front < 0.9 or _arc(views, toward) > MAX_ONE_SIDEDNESS:
         return Region(False, focus, distance)
     middle = points[_share_of_views(points, views) >= MIN_SHARE_OF_VIEWS]
     middle = middle[np.linalg.norm(middle - focus, axis=1) < 0.9 * distance]
@@ -119,13 +119,18 @@ def find_region(views: list[View], points: Floats, seed: int) -> Region:
     return Region(True, focus, distance, plane, _object_box(middle, focus, distance, plane, up))
 
 
-def _arc(toward: Floats, one_sided: float) -> float:
-    """Length of the mean direction to the cameras within the plane that they spread over most: heights must not look like one side."""
+def _arc(views: list[View], toward: Floats) -> float:
+    """Length of the mean horizontal direction to the cameras: 0 all around, 0.83 an arc of 120 degrees, however high they stand.
+
+    Cameras straight above, or turned on their side, have no common upright: there the mean of the whole directions counts.
+    """
     directions = toward / np.maximum(np.linalg.norm(toward, axis=1, keepdims=True), 1e-12)
-    basis = np.linalg.svd(directions - directions.mean(axis=0))[2][:2]
-    flat = directions @ basis.T
-    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
-    return min(one_sided, float(np.linalg.norm(flat.mean(axis=0)))) if len(toward) > 3 else one_sided
+    up = np.mean([-view.R[1] for view in views], axis=0)
+    if np.linalg.norm(up) < _MIN_UPRIGHTNESS:
+        return float(np.linalg.norm(directions.mean(axis=0)))
+    up /= np.linalg.norm(up)
+    level = directions - np.outer(directions @ up, up)
+    return float(np.linalg.norm(level.sum(axis=0)) / max(np.linalg.norm(level, axis=1).sum(), 1e-12))
 
 
 def _share_of_views(points: Floats, views: list[View]) -> Floats:

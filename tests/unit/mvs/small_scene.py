@@ -21,13 +21,14 @@ def albedo(points: np.ndarray) -> np.ndarray:
     return 128 + 22 * np.cos(points @ _WAVES.T + _PHASES).sum(axis=1) / np.sqrt(len(_WAVES)) * 2
 
 
-def orbit(count: int, folder: Path, arc_deg: float = 360.0) -> list[View]:
-    """Cameras around the sphere, 30 degrees up."""
+def orbit(count: int, folder: Path, arc_deg: float = 360.0, elevations_deg: tuple[float, ...] = (30.0,)) -> list[View]:
+    """Cameras around the sphere at the elevations in turns."""
     views = []
     for i in range(count):
         azimuth = np.radians(arc_deg) * i / count
-        away = np.array([np.cos(azimuth) * 0.87, np.sin(azimuth) * 0.87, 0.5])
-        centre, forward = MIDDLE + 2.4 * away, -away / np.linalg.norm(away)
+        elevation = np.radians(elevations_deg[i % len(elevations_deg)])
+        away = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+        centre, forward = MIDDLE + 2.4 * away, -away
         right = np.cross(forward, [0, 0, 1.0])
         right /= np.linalg.norm(right)
         R = np.stack([right, np.cross(forward, right), forward])

@@ -40,8 +40,14 @@ def test_a_facade_is_no_orbit(tmp_path: Path) -> None:
 
 
 def test_a_short_arc_is_no_orbit(tmp_path: Path) -> None:
-    """Photos from one side, 60 degrees apart at most, show a scene."""
+    """Photos from one side show a scene, at one height or at several."""
     assert not find_region(orbit(8, tmp_path, arc_deg=60), _cloud(), 1).orbit
+    assert not find_region(orbit(24, tmp_path, arc_deg=80, elevations_deg=(-6.0, 8.0, 20.0)), _cloud(), 1).orbit
+
+
+def test_a_high_ring_is_an_orbit(tmp_path: Path) -> None:
+    """Cameras high above all look the same way down, and go around all the same."""
+    assert find_region(orbit(12, tmp_path, elevations_deg=(60.0,)), _cloud(), 1).orbit
 
 
 def test_the_focus_is_where_the_axes_meet(tmp_path: Path) -> None:
