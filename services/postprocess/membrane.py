@@ -24,6 +24,8 @@ Bits = NDArray[np.bool_]
 SUPPORT = 0.002  # of the diagonal: surface nearer to a point than this is that point's
 SPACINGS = 2.0  # or, in a sparse cloud, nearer than this many distances between points
 SURE = 3.0  # a gap is left to Poisson unless its middle is this many times farther from every point
+MIN_RIM = 12  # edges to supported vertices: what hangs on fewer has no rim to go on from
+MAX_BEND = 0.04  # of the diagonal: how far a plate may stand off the minimal surface
 SOLE = 0.02  # of the diagonal: surface nearer than this to the points that close the underside is theirs
 TENSION_LENGTH = 0.01  # of the diagonal: beyond it a membrane's area counts for more than its bending
 TAUT_ROUNDS = 4
@@ -54,10 +56,11 @@ def stretch_unsupported(mesh: Mesh, subject: Subject, in_air: Callable[[Floats],
     invented, holes = unsupported(mesh, subject, diagonal)
     if not invented.any() or invented.all():
         return Restored(mesh, invented, holes)
-    vertices = _taut(mesh, invented)
+    taut = _taut(mesh, invented)
     tension = (TENSION_LENGTH * diagonal) ** -2
-    vertices = _thin_plate(Mesh(vertices, mesh.faces), invented, tension, np.zeros(len(vertices)), vertices)
-    vertices = _push_in(Mesh(vertices, mesh.faces), invented, tension, diagonal, in_air)
+    vertices = _thin_plate(Mesh(taut, mesh.faces), invented, tension, np.zeros(len(taut)), taut)
+    vertices = _near(vertices, taut, MAX_BEND * diagonal)
+    vertices = _near(_push_in(Mesh(vertices, mesh.faces), invented, tension, diagonal, in_air), vertices, PUSH_REACH * diagonal)
     if subject.plane is not None:
         below = np.where(invented, np.minimum(subject.plane.height(vertices), 0.0), 0.0)
         vertices = vertices - below[:, None] * subject.plane.normal
@@ -66,17 +69,28 @@ def stretch_unsupported(mesh: Mesh, subject: Subject, in_air: Callable[[Floats],
 
 def unsupported(mesh: Mesh, subject: Subject, diagonal: float) -> tuple[Bits, int]:
     """Vertices in parts that reach far from every point, and the number of such parts."""
-    distance = cKDTree(subject.cloud.points).query(mesh.vertices, workers=2)[0]
     reach = max(SUPPORT * diagonal, SPACINGS * point_spacing(subject.cloud))
+    # Without a bound, the middle of a round base, as far from all points of its rim, would visit the whole tree.
+    distance = cKDTree(subject.cloud.points).query(mesh.vertices, distance_upper_bound=1.01 * SURE * reach, workers=2)[0]
     loose = distance > reach
     if len(subject.footprint):
-        loose &= cKDTree(subject.footprint.points).query(mesh.vertices, workers=2)[0] > SOLE * diagonal
+        soles = cKDTree(subject.footprint.points)
+        loose &= ~np.isfinite(soles.query(mesh.vertices, distance_upper_bound=SOLE * diagonal, workers=2)[0])
     edges = mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    rim = edges[loose[edges[:, 0]] & ~loose[edges[:, 1]]]
     edges = edges[loose[edges].all(1)]
     graph = sparse.coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(len(loose), len(loose)))
     part = connected_components(graph, directed=False)[1]
-    far = np.unique(part[loose & (distance > SURE * reach)])
+    held = np.bincount(part[rim[:, 0]], minlength=part.max() + 1)
+    far = np.unique(part[loose & (distance > SURE * reach) & (held[part] >= MIN_RIM)])
     return loose & np.isin(part, far), len(far)
+
+
+def _near(vertices: Floats, base: Floats, limit: float) -> Floats:
+    """The vertices n×3, brought to within `limit` of `base` where an ill-shaped rim threw them far."""
+    offset = vertices - base
+    length = np.linalg.norm(offset, axis=1, keepdims=True)
+    return np.asarray(base + offset * np.minimum(1.0, limit / np.maximum(length, 1e-30)))
 
 
 def _taut(mesh: Mesh, moving: Bits) -> Floats:
