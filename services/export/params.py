@@ -13,7 +13,7 @@ class ExportParams(BaseModel):
     texture_format: Literal["jpeg", "png"] = Field(
         default="jpeg", description="Encoding of the texture inside model.glb and model_obj.zip; png is lossless and several times larger."
     )
-    jpeg_quality: int = Field(default=92, ge=50, le=100, description="JPEG quality of the texture.")
+    jpeg_quality: int = Field(default=95, ge=50, le=100, description="JPEG quality of the texture.")
     unlit: bool = Field(
         default=True,
         description="Mark the material as unlit (KHR_materials_unlit): the texture already has the light of the photos.",

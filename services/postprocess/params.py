@@ -43,7 +43,12 @@ class PostprocessParams(BaseModel):
         description="Rounds in which the surface moves to where the photos agree best, by fractions of a pixel; 0 leaves it as fitted.",
     )
     triangles: int = Field(default=100_000, ge=5_000, le=5_000_000, description="Triangle budget of the delivered mesh.")
-    texture_size: int = Field(default=2048, ge=256, le=8192, description="Width and height of the texture, in pixels.")
+    texture_size: int = Field(
+        default=4096,
+        ge=256,
+        le=8192,
+        description="Largest width and height of the texture, in pixels; it is smaller where the photos resolve no more.",
+    )
     texture_views: int = Field(default=3, ge=1, le=8, description="Photos that are blended at each point of the texture, best ones first.")
     hold_out_every: int = Field(
         default=8,

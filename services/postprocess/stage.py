@@ -72,7 +72,7 @@ def reduced(params: PostprocessParams, reduction: int) -> PostprocessParams:
         return params
     smaller = {
         "poisson_depth": max(6, params.poisson_depth - 1),
-        "texture_size": max(256, params.texture_size // 2),
+        "texture_size": max(256, params.texture_size // 4),  # a limit that is seldom reached
         "point_limit": max(10_000, params.point_limit // 2),
     }
     return params.model_copy(update=smaller)
@@ -158,17 +158,18 @@ def dress(mesh: "Mesh", subject: "Subject", cameras: "list[Camera]", params: Pos
     from services.postprocess.cleaning import is_watertight
     from services.postprocess.holdout import held_out_psnr
     from services.postprocess.placement import place
-    from services.postprocess.texturing import paint
+    from services.postprocess.texturing import fitting_size, paint
 
     normals = vertex_normals(mesh)
     workspace.progress(0.50, "Unfolding the mesh into a texture atlas")
-    uv = unwrap(mesh, params.texture_size)
+    size = fitting_size(mesh, cameras, params.texture_size)
+    uv = unwrap(mesh, size)
     workspace.progress(0.70, "Painting the texture from the photos")
     texture = paint(
         mesh,
         normals,
         uv,
-        params.texture_size,
+        size,
         cameras,
         params.texture_views,
         params.seed,
@@ -185,7 +186,7 @@ def dress(mesh: "Mesh", subject: "Subject", cameras: "list[Camera]", params: Pos
         "triangles": len(mesh.faces),
         "watertight": is_watertight(mesh),
         "open_edges": open_edges(mesh),
-        "texture_size": params.texture_size,
+        "texture_size": size,
         "texture_seen": round(texture.seen, 4),
         "texels_per_unit": round(texture.density / similarity.scale, 2),
         "exposure_spread": round(float(np.exp(np.log(texture.gains).std())), 4),

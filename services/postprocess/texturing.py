@@ -18,6 +18,9 @@ from services.postprocess.visibility import RayCaster, view_of
 
 SPARE_VIEWS = 2  # candidates kept beyond those that are blended: they show which view is wrong
 POWER = 1.0
+TEXELS_PER_PIXEL = 1.0  # along a photo's side, at least, where the limit allows it
+UTILISATION = 0.5  # share of an atlas that charts cover
+SMALLEST_SIZE = 256
 OUTLIER = 0.5  # of the median's brightness
 
 
@@ -43,6 +46,17 @@ class Texture:
     seen: float  # share of the texels that any photo saw
     density: float  # texels per world unit
     gains: Floats  # photos×3
+
+
+def fitting_size(mesh: Mesh, cameras: Sequence[Camera], limit: int) -> int:
+    """Side of the texture, pixels: the least power of two that keeps what the median photo resolves, at most `limit`."""
+    origin = mesh.vertices.mean(0)
+    resolution = float(np.median([camera.K[0, 0] / _depth(camera, origin) for camera in cameras]))  # pixels per world unit
+    corners = mesh.vertices[mesh.faces]
+    area = float(np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum()) / 2
+    wanted = TEXELS_PER_PIXEL * resolution * np.sqrt(area / UTILISATION)
+    exponent = int(np.ceil(np.log2(max(float(wanted), 1.0))))
+    return min(limit, max(SMALLEST_SIZE, 1 << exponent))
 
 
 def collect_views(

@@ -17,6 +17,7 @@ from services.postprocess.padding import pad, spread_over_unseen
 from services.postprocess.placement import place, upright
 from services.postprocess.surface import Mesh
 from services.postprocess.texel_kernels import blend
+from services.postprocess.texturing import fitting_size
 from services.postprocess.visibility import edge_distance
 from tests.unit.postprocess.capture import look_at, orbit_centres
 
@@ -34,6 +35,14 @@ def sphere(radius: float = 1.0) -> Mesh:
 def volume(mesh: Mesh) -> float:
     a, b, c = mesh.vertices[mesh.faces].transpose(1, 0, 2)
     return float((a * np.cross(b, c)).sum() / 6)
+
+
+def test_the_texture_is_as_large_as_the_photos_resolve() -> None:
+    """Half the distance asks for twice the side; the limit holds."""
+    far = [camera(3 * c / np.linalg.norm(c), np.zeros(3)) for c in np.eye(3)[:2]]
+    near = [camera(1.5 * c / np.linalg.norm(c), np.zeros(3)) for c in np.eye(3)[:2]]
+    assert (fitting_size(sphere(), far, 4096), fitting_size(sphere(), near, 4096)) == (1024, 2048)
+    assert fitting_size(sphere(), near, 512) == 512
 
 
 def test_cameras_around_something_orbit_it() -> None:
