@@ -42,7 +42,7 @@ class PostprocessParams(BaseModel):
         le=10,
         description="Rounds in which the surface moves to where the photos agree best, by fractions of a pixel; 0 leaves it as fitted.",
     )
-    triangles: int = Field(default=100_000, ge=5_000, le=5_000_000, description="Triangle budget of the delivered mesh.")
+    triangles: int = Field(default=200_000, ge=5_000, le=5_000_000, description="Triangle budget of the delivered mesh.")
     texture_size: int = Field(
         default=4096,
         ge=256,
