@@ -2,7 +2,8 @@
 
 Poisson closes what stereo left open with a bulge. The surface in between that bends least, held tight a little, goes on with the rim's
 slope and lies nearer to what is there (thin plate under tension; Botsch and Sorkine 2008 for the operators). Where it still stands
-in space that photos looked through, it is pushed in.
+in space that photos looked through, it is pushed in. A gap so large that it is a whole side of the object has no rims to go between:
+there, and wherever the new surface folds (the least surface of a thin neck is none at all), Poisson's stays.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
 from services.postprocess.capture import Floats
+from services.postprocess.folds import depth_behind, folded
 from services.postprocess.isolation import Subject, point_spacing
+from services.postprocess.support_plane import Plane
 from services.postprocess.surface import Faces, Mesh
 
 Bits = NDArray[np.bool_]
@@ -32,6 +35,12 @@ TAUT_ROUNDS = 4
 PUSH_ROUNDS = 3
 PUSH_STEP, PUSH_REACH = 0.003, 0.08  # of the diagonal
 PUSH_WEIGHT = 0.1  # of the typical diagonal entry of the energy
+PUSH_DEPTH = 0.5  # of the body behind a place: no push is deeper
+A_SIDE = 0.35  # of the area: what is missing in one part is no gap between rims but a side that nobody photographed
+THIN, PINCHED = 0.005, 0.25  # of the diagonal, and of the body behind a place before: thinner is a neck that collapses
+STRAY_FOLDS = 0.01  # of a part's vertices: with more in folds it is laid again, and after all tries stays as it was
+CREASE_RINGS = 3  # edges around a fold in a kept side within which it is laid anew after all
+HELD_RINGS = (2, 6, 18)  # edges around a fold within which Poisson's surface is kept, from try to try
 MIN_COTANGENT, MAX_COTANGENT = 0.02, 20.0
 
 
@@ -54,17 +63,86 @@ def stretch_unsupported(mesh: Mesh, subject: Subject, in_air: Callable[[Floats],
     """The closed mesh with its unsupported parts laid anew; `in_air`: which of n×3 places photos looked through."""
     diagonal = float(np.linalg.norm(np.ptp(subject.cloud.points, axis=0)))
     invented, holes = unsupported(mesh, subject, diagonal)
-    if not invented.any() or invented.all():
+    moving = invented & ~_sides(mesh, invented, diagonal)
+    if not moving.any() or moving.all():
         return Restored(mesh, invented, holes)
-    taut = _taut(mesh, invented)
+
+    def lay(start: Mesh, which: Bits) -> Floats:
+        return _laid(start, which, subject.plane, diagonal, in_air)
+
+    return Restored(Mesh(_without_folds(mesh, moving, diagonal, lay), mesh.faces), invented, holes)
+
+
+def _laid(mesh: Mesh, moving: Bits, plane: Plane | None, diagonal: float, in_air: Callable[[Floats], Bits]) -> Floats:
+    """Vertices with the `moving` ones on a plate that keeps out of the air and above the plane."""
+    taut = _taut(mesh, moving)
     tension = (TENSION_LENGTH * diagonal) ** -2
-    vertices = _thin_plate(Mesh(taut, mesh.faces), invented, tension, np.zeros(len(taut)), taut)
+    vertices = _thin_plate(Mesh(taut, mesh.faces), moving, tension, np.zeros(len(taut)), taut)
     vertices = _near(vertices, taut, MAX_BEND * diagonal)
-    vertices = _near(_push_in(Mesh(vertices, mesh.faces), invented, tension, diagonal, in_air), vertices, PUSH_REACH * diagonal)
-    if subject.plane is not None:
-        below = np.where(invented, np.minimum(subject.plane.height(vertices), 0.0), 0.0)
-        vertices = vertices - below[:, None] * subject.plane.normal
-    return Restored(Mesh(vertices, mesh.faces), invented, holes)
+    vertices = _near(_push_in(Mesh(vertices, mesh.faces), moving, tension, diagonal, in_air), vertices, PUSH_REACH * diagonal)
+    if plane is not None:
+        below = np.where(moving, np.minimum(plane.height(vertices), 0.0), 0.0)
+        vertices = vertices - below[:, None] * plane.normal
+    return vertices
+
+
+def _without_folds(mesh: Mesh, moving: Bits, diagonal: float, lay: Callable[[Mesh, Bits], Floats]) -> Floats:
+    """Vertices laid anew by `lay`; around folds, ever farther, they stay as in `mesh`; so do parts still full of folds."""
+    part = _parts(mesh.faces, moving)
+    vertices, laid = lay(mesh, moving), moving
+    for rings in (*HELD_RINGS, 0):
+        wrong = _new_folds(mesh, vertices, moving, diagonal)
+        # What is held stands in a plate like the pole in a tent: a stray fold is the smaller harm.
+        again = moving & (np.bincount(part[wrong & moving], minlength=part.max() + 1) > STRAY_FOLDS * np.bincount(part))[part]
+        if not again.any():
+            break
+        laid = laid & ~_around(wrong, mesh.faces, rings)
+        start = Mesh(np.where(again[:, None], mesh.vertices, vertices), mesh.faces)
+        vertices = lay(start, again & laid) if rings and (again & laid).any() else start.vertices
+    return vertices
+
+
+def _new_folds(mesh: Mesh, vertices: Floats, moving: Bits, diagonal: float) -> Bits:
+    """Vertices that moved and are in faces that fold now, but did not in `mesh`, or have hardly a body behind them any more."""
+    faces = np.flatnonzero(moving[mesh.faces].any(1))
+    faces = faces[folded(Mesh(vertices, mesh.faces), faces, diagonal)]
+    faces = faces[~folded(mesh, faces, diagonal)]
+    found = np.zeros(len(vertices), bool)
+    found[mesh.faces[faces]] = True
+    loose = np.flatnonzero(moving)
+    now = depth_behind(Mesh(vertices, mesh.faces), _normals(Mesh(vertices, mesh.faces)), loose, diagonal)
+    then = depth_behind(mesh, _normals(mesh), loose, diagonal)
+    found[loose[now < np.minimum(THIN * diagonal, PINCHED * then)]] = True
+    return found
+
+
+def _around(which: Bits, faces: Faces, rings: int) -> Bits:
+    """These vertices and those within some edges of them."""
+    grown = which.copy()
+    for _ in range(rings):
+        grown[faces[grown[faces].any(1)]] = True
+    return grown
+
+
+def _sides(mesh: Mesh, invented: Bits, diagonal: float) -> Bits:
+    """Vertices of parts with so large a share of the area that they are whole sides, save where those are folded themselves."""
+    corners = mesh.vertices[mesh.faces]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    share = np.bincount(mesh.faces.ravel(), np.repeat(area / 3, 3), len(invented)) / max(float(area.sum()), 1e-30)
+    part = _parts(mesh.faces, invented)
+    sides = invented & (np.bincount(part, share * invented)[part] > A_SIDE)
+    faces = np.flatnonzero(sides[mesh.faces].all(1))
+    creased = np.zeros(len(sides), bool)
+    creased[mesh.faces[faces[folded(mesh, faces, diagonal)]]] = True  # fans across large holes
+    return np.asarray(sides & ~_around(creased, mesh.faces, CREASE_RINGS))
+
+
+def _parts(faces: Faces, which: Bits) -> NDArray[np.int32]:
+    """Label of each vertex's part of those marked, connected along edges; others are parts of their own."""
+    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    edges = edges[which[edges].all(1)]
+    graph = sparse.coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(len(which), len(which)))
+    return np.asarray(connected_components(graph, directed=False)[1])
 
 
 def unsupported(mesh: Mesh, subject: Subject, diagonal: float) -> tuple[Bits, int]:
@@ -78,9 +156,7 @@ def unsupported(mesh: Mesh, subject: Subject, diagonal: float) -> tuple[Bits, in
         loose &= ~np.isfinite(soles.query(mesh.vertices, distance_upper_bound=SOLE * diagonal, workers=2)[0])
     edges = mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
     rim = edges[loose[edges[:, 0]] & ~loose[edges[:, 1]]]
-    edges = edges[loose[edges].all(1)]
-    graph = sparse.coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(len(loose), len(loose)))
-    part = connected_components(graph, directed=False)[1]
+    part = _parts(mesh.faces, loose)
     held = np.bincount(part[rim[:, 0]], minlength=part.max() + 1)
     far = np.unique(part[loose & (distance > SURE * reach) & (held[part] >= MIN_RIM)])
     return loose & np.isin(part, far), len(far)
@@ -127,7 +203,10 @@ def _push_in(mesh: Mesh, moving: Bits, tension: float, diagonal: float, in_air: 
     weight = np.zeros(len(vertices))
     inside = np.flatnonzero(moving)
     for _ in range(PUSH_ROUNDS):
-        reached, pushed = _first_solid(vertices[inside], -_normals(Mesh(vertices, mesh.faces))[inside], diagonal, in_air)
+        laid = Mesh(vertices, mesh.faces)
+        normals = _normals(laid)
+        deepest = np.minimum(PUSH_DEPTH * depth_behind(laid, normals, inside, diagonal), PUSH_REACH * diagonal)
+        reached, pushed = _first_solid(vertices[inside], -normals[inside], deepest, diagonal, in_air)
         if not pushed.any():
             break
         targets[inside[pushed]], weight[inside[pushed]] = reached[pushed], PUSH_WEIGHT
@@ -135,13 +214,15 @@ def _push_in(mesh: Mesh, moving: Bits, tension: float, diagonal: float, in_air: 
     return vertices
 
 
-def _first_solid(start: Floats, direction: Floats, diagonal: float, in_air: Callable[[Floats], Bits]) -> tuple[Floats, Bits]:
-    """The first place along each ray n×3 that nobody looked through; whether it is within reach and not the start itself."""
+def _first_solid(
+    start: Floats, direction: Floats, deepest: Floats, diagonal: float, in_air: Callable[[Floats], Bits]
+) -> tuple[Floats, Bits]:
+    """The first place along each ray n×3 that nobody looked through; whether it is no deeper than allowed and not the start itself."""
     steps = np.arange(0, PUSH_REACH, PUSH_STEP) * diagonal
     places = start[:, None] + steps[:, None] * direction[:, None]
     solid = ~in_air(places.reshape(-1, 3)).reshape(len(start), len(steps))
     first = solid.argmax(1)
-    return places[np.arange(len(start)), first], solid.any(1) & (first > 0)
+    return places[np.arange(len(start)), first], solid.any(1) & (first > 0) & (steps[first] <= deepest)
 
 
 def _normals(mesh: Mesh) -> Floats:
