@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from services.postprocess.capture import Floats
 from services.postprocess.cleaning import boundary_edges, decimate, manifold
-from services.postprocess.proxy_charts import charts_of
+from services.postprocess.proxy_charts import charts_of, uv_areas
 from services.postprocess.surface import Faces, Mesh
 from services.postprocess.texel_kernels import rasterise
 
@@ -92,21 +92,16 @@ def locate_texels(uv: Float32, size: int) -> Texels:
 
 def vertex_normals(mesh: Mesh) -> Floats:
     """Area-weighted unit normals n×3."""
-    corners = mesh.vertices[mesh.faces]
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.zeros_like(mesh.vertices)
-    for k in range(3):
-        np.add.at(normals, mesh.faces[:, k], across)
+    across, corners, count = mesh.vector_areas(), mesh.faces.ravel(), len(mesh.vertices)
+    normals = np.stack([np.bincount(corners, np.repeat(across[:, k], 3), count) for k in range(3)], 1)
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     return np.where(length > 1e-20, normals / np.maximum(length, 1e-20), (0.0, 0.0, 1.0))
 
 
 def texel_density(mesh: Mesh, uv: Float32, size: int) -> float:
     """Texels per world unit of length: the root of texels over area."""
-    corners = mesh.vertices[mesh.faces]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum() / 2
-    a, b = (uv[:, 1] - uv[:, 0]).astype(float), (uv[:, 2] - uv[:, 0]).astype(float)
-    covered = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() / 2 * size**2
+    area = float(mesh.areas().sum())
+    covered = uv_areas(uv).sum() * size**2
     return float(np.sqrt(covered / max(area, 1e-20)))
 
 

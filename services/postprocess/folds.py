@@ -11,6 +11,7 @@ from services.postprocess.surface import Mesh
 
 Bits = NDArray[np.bool_]
 SKIN = 0.001  # of the diagonal: how far off a face its two sides are looked at; sheets nearer to each other than this touch
+SLIVER = 5e-7  # of the squared diagonal: faces smaller than this have no side to speak of
 SIDES_SAMPLES = 3  # rays that vote on a place
 
 
@@ -22,13 +23,12 @@ def folded(mesh: Mesh, faces: NDArray[np.int64], diagonal: float) -> Bits:
     """
     if len(faces) == 0:
         return np.zeros(0, bool)
-    corners = mesh.vertices[mesh.faces[faces]]
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    length = np.linalg.norm(across, axis=1, keepdims=True)
-    skin = SKIN * diagonal * across / np.maximum(length, 1e-30)
-    middle, scene = corners.mean(1), _scene(mesh)
+    across = Mesh(mesh.vertices, mesh.faces[faces]).vector_areas()
+    area = np.linalg.norm(across, axis=1, keepdims=True)
+    skin = SKIN * diagonal * across / np.maximum(area, 1e-30)
+    middle, scene = mesh.vertices[mesh.faces[faces]].mean(1), _scene(mesh)
     wrong = ~_inside(scene, middle - skin) | _inside(scene, middle + skin)
-    return np.asarray(wrong & (length[:, 0] > 1e-6 * diagonal**2))
+    return np.asarray(wrong & (area[:, 0] > SLIVER * diagonal**2))
 
 
 def depth_behind(mesh: Mesh, normals: Floats, which: NDArray[np.int64], diagonal: float) -> Floats:

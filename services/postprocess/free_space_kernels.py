@@ -6,6 +6,16 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 
+@njit(cache=True, error_model="numpy")
+def _seen_at(point: NDArray[Any], R: NDArray[Any], t: NDArray[Any], K: NDArray[Any]) -> tuple[float, float, float]:
+    """Depth of a point (world) in front of a view, and its pixel."""
+    x, y, z = point[0], point[1], point[2]
+    depth = R[2, 0] * x + R[2, 1] * y + R[2, 2] * z + t[2]
+    u = K[0, 0] * (R[0, 0] * x + R[0, 1] * y + R[0, 2] * z + t[0]) / depth + K[0, 2]
+    v = K[1, 1] * (R[1, 0] * x + R[1, 1] * y + R[1, 2] * z + t[1]) / depth + K[1, 2]
+    return depth, u, v
+
+
 @njit(cache=True, parallel=True, error_model="numpy")
 def count_votes(
     points: NDArray[Any],
@@ -21,13 +31,8 @@ def count_votes(
     `support` where it saw a surface within `margin` of it. `inverse_depth` h×w: 0 where the view saw nothing."""
     height, width = inverse_depth.shape
     for i in prange(len(points)):
-        x, y, z = points[i, 0], points[i, 1], points[i, 2]
-        depth = R[2, 0] * x + R[2, 1] * y + R[2, 2] * z + t[2]
-        if depth <= 0.0:
-            continue
-        u = K[0, 0] * (R[0, 0] * x + R[0, 1] * y + R[0, 2] * z + t[0]) / depth + K[0, 2]
-        v = K[1, 1] * (R[1, 0] * x + R[1, 1] * y + R[1, 2] * z + t[1]) / depth + K[1, 2]
-        if not (u >= 0.0 and v >= 0.0 and u < width and v < height):
+        depth, u, v = _seen_at(points[i], R, t, K)
+        if not (depth > 0.0 and u >= 0.0 and v >= 0.0 and u < width and v < height):
             continue
         seen = inverse_depth[int(v), int(u)]
         if seen <= 0.0:
@@ -46,11 +51,6 @@ def count_through(
     """Adds one for each point n×3 (world) that the view, with its pose and intrinsics, has in one of its open pixels h×w."""
     height, width = open_pixels.shape
     for i in prange(len(points)):
-        x, y, z = points[i, 0], points[i, 1], points[i, 2]
-        depth = R[2, 0] * x + R[2, 1] * y + R[2, 2] * z + t[2]
-        if depth <= 0.0:
-            continue
-        u = K[0, 0] * (R[0, 0] * x + R[0, 1] * y + R[0, 2] * z + t[0]) / depth + K[0, 2]
-        v = K[1, 1] * (R[1, 0] * x + R[1, 1] * y + R[1, 2] * z + t[1]) / depth + K[1, 2]
-        if u >= 0.0 and v >= 0.0 and u < width and v < height and open_pixels[int(v), int(u)]:
+        depth, u, v = _seen_at(points[i], R, t, K)
+        if depth > 0.0 and u >= 0.0 and v >= 0.0 and u < width and v < height and open_pixels[int(v), int(u)]:
             count[i] += 1

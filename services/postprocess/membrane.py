@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
+from services.postprocess.atlas import vertex_normals
 from services.postprocess.capture import Floats
 from services.postprocess.folds import depth_behind, folded
 from services.postprocess.isolation import Subject, point_spacing
@@ -54,8 +55,7 @@ class Restored:
 
     def invented_share(self) -> float:
         """Share of the area in faces with an invented corner, 0..1."""
-        corners = self.mesh.vertices[self.mesh.faces]
-        area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+        area = self.mesh.areas()
         return float(area[self.invented[self.mesh.faces].any(1)].sum() / max(area.sum(), 1e-30))
 
 
@@ -110,8 +110,8 @@ def _new_folds(mesh: Mesh, vertices: Floats, moving: Bits, diagonal: float) -> B
     found = np.zeros(len(vertices), bool)
     found[mesh.faces[faces]] = True
     loose = np.flatnonzero(moving)
-    now = depth_behind(Mesh(vertices, mesh.faces), _normals(Mesh(vertices, mesh.faces)), loose, diagonal)
-    then = depth_behind(mesh, _normals(mesh), loose, diagonal)
+    now = depth_behind(Mesh(vertices, mesh.faces), vertex_normals(Mesh(vertices, mesh.faces)), loose, diagonal)
+    then = depth_behind(mesh, vertex_normals(mesh), loose, diagonal)
     found[loose[now < np.minimum(THIN * diagonal, PINCHED * then)]] = True
     return found
 
@@ -126,8 +126,7 @@ def _around(which: Bits, faces: Faces, rings: int) -> Bits:
 
 def _sides(mesh: Mesh, invented: Bits, diagonal: float) -> Bits:
     """Vertices of parts with so large a share of the area that they are whole sides, save where those are folded themselves."""
-    corners = mesh.vertices[mesh.faces]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    area = mesh.areas()
     share = np.bincount(mesh.faces.ravel(), np.repeat(area / 3, 3), len(invented)) / max(float(area.sum()), 1e-30)
     part = _parts(mesh.faces, invented)
     sides = invented & (np.bincount(part, share * invented)[part] > A_SIDE)
@@ -204,7 +203,7 @@ def _push_in(mesh: Mesh, moving: Bits, tension: float, diagonal: float, in_air: 
     inside = np.flatnonzero(moving)
     for _ in range(PUSH_ROUNDS):
         laid = Mesh(vertices, mesh.faces)
-        normals = _normals(laid)
+        normals = vertex_normals(laid)
         deepest = np.minimum(PUSH_DEPTH * depth_behind(laid, normals, inside, diagonal), PUSH_REACH * diagonal)
         reached, pushed = _first_solid(vertices[inside], -normals[inside], deepest, diagonal, in_air)
         if not pushed.any():
@@ -223,14 +222,6 @@ def _first_solid(
     solid = ~in_air(places.reshape(-1, 3)).reshape(len(start), len(steps))
     first = solid.argmax(1)
     return places[np.arange(len(start)), first], solid.any(1) & (first > 0) & (steps[first] <= deepest)
-
-
-def _normals(mesh: Mesh) -> Floats:
-    """Area-weighted unit normals n×3."""
-    corners = mesh.vertices[mesh.faces]
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.stack([np.bincount(mesh.faces.ravel(), np.repeat(across[:, k], 3), len(mesh.vertices)) for k in range(3)], 1)
-    return np.asarray(normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30))
 
 
 def laplacian(vertices: Floats, faces: Faces) -> tuple[Any, Floats]:

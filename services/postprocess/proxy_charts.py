@@ -36,7 +36,7 @@ class Charts:
         label = _labels(self, mesh)
         uv = np.zeros((len(mesh.faces), 3, 2))
         border = _border(self)
-        scale = float(np.sqrt(_uv_areas(self.uv).sum() / max(np.linalg.norm(_normals(self.mesh), axis=1).sum(), 1e-300)))
+        scale = float(np.sqrt(uv_areas(self.uv).sum() / max(self.mesh.areas().sum(), 1e-300)))
         for chart in np.unique(label):
             faces = np.flatnonzero(label == chart)
             vertices, corner = np.unique(mesh.faces[faces], return_inverse=True)
@@ -84,7 +84,7 @@ def _labels(charts: Charts, mesh: Mesh) -> NDArray[np.int32]:
     answer = _closest(charts.mesh.vertices, charts.mesh.faces, mesh.vertices[mesh.faces].mean(1))
     nearest = answer["primitive_ids"].numpy().astype(np.int64)
     label = charts.label[nearest].astype(np.int32)
-    same_side = (_normals(mesh) * _normals(charts.mesh)[nearest]).sum(1) > 0
+    same_side = (mesh.vector_areas() * charts.mesh.vector_areas()[nearest]).sum(1) > 0
     left, right, _, _ = _shared_edges(mesh.faces)
     return _smoothed(np.where(same_side, label, -1).astype(np.int32), label, left, right)
 
@@ -153,10 +153,10 @@ def _edge_lengths(triangles: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.linalg.norm(triangles - triangles[:, [1, 2, 0]], axis=2))
 
 
-def _uv_areas(uv: Float32) -> NDArray[np.float64]:
-    """Twice the area of each triangle."""
+def uv_areas(uv: Float32) -> NDArray[np.float64]:
+    """Of triangles m×3×2."""
     a, b = (uv[:, 1] - uv[:, 0]).astype(np.float64), (uv[:, 2] - uv[:, 0]).astype(np.float64)
-    return np.asarray(np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]))
+    return np.asarray(np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / 2)
 
 
 def _limited(vectors: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
@@ -169,9 +169,3 @@ def _closest(vertices: NDArray[np.float64], faces: Faces, points: NDArray[np.flo
     scene = o3d.t.geometry.RaycastingScene(nthreads=0)
     scene.add_triangles((vertices - middle).astype(np.float32), faces.astype(np.uint32))
     return scene.compute_closest_points(o3d.core.Tensor((points - middle).astype(np.float32)))
-
-
-def _normals(mesh: Mesh) -> NDArray[np.float64]:
-    """Face normals, twice the area long."""
-    corners = mesh.vertices[mesh.faces]
-    return np.asarray(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))

@@ -159,8 +159,7 @@ def unfolded(before: Mesh, after: Mesh) -> Mesh:
 
 
 def _face_normals(mesh: Mesh) -> Floats:
-    a, b, c = mesh.vertices[mesh.faces].transpose(1, 0, 2)
-    across = np.cross(b - a, c - a)
+    across = mesh.vector_areas()
     return np.asarray(across / np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-30))
 
 

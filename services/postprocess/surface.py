@@ -39,6 +39,15 @@ class Mesh:
         """From Open3D's mesh."""
         return Mesh(np.asarray(mesh.vertices).copy(), np.asarray(mesh.triangles).astype(np.int32))
 
+    def vector_areas(self) -> Floats:
+        """m×3: each face's normal, as long as the face is large."""
+        a, b, c = self.vertices[self.faces].transpose(1, 0, 2)
+        return np.asarray(np.cross(b - a, c - a) / 2)
+
+    def areas(self) -> Floats:
+        """Of each face, m."""
+        return np.asarray(np.linalg.norm(self.vector_areas(), axis=1))
+
     def keep_faces(self, which: NDArray[np.bool_]) -> "Mesh":
         """Only these faces, and the vertices that they use."""
         used, faces = np.unique(self.faces[which], return_inverse=True)

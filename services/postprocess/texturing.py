@@ -52,9 +52,7 @@ def fitting_size(mesh: Mesh, cameras: Sequence[Camera], limit: int) -> int:
     """Side of the texture, pixels: the least power of two that keeps what the median photo resolves, at most `limit`."""
     origin = mesh.vertices.mean(0)
     resolution = float(np.median([camera.K[0, 0] / _depth(camera, origin) for camera in cameras]))  # pixels per world unit
-    corners = mesh.vertices[mesh.faces]
-    area = float(np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum()) / 2
-    wanted = TEXELS_PER_PIXEL * resolution * np.sqrt(area / UTILISATION)
+    wanted = TEXELS_PER_PIXEL * resolution * np.sqrt(mesh.areas().sum() / UTILISATION)
     exponent = int(np.ceil(np.log2(max(float(wanted), 1.0))))
     return min(limit, max(SMALLEST_SIZE, 1 << exponent))
 

@@ -1,7 +1,6 @@
 """Masks where they can be trusted, none elsewhere."""
 
 import hashlib
-import json
 from pathlib import Path
 
 import cv2
@@ -11,10 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from services.segmentation.params import OnnxModel, SegmentationParams
-from services.segmentation.stage import SegmentationStage
-from shared.contracts.manifest import StageReport
 from shared.errors import PermanentError
-from shared.runtime.workspace import Workspace
+from tests.unit.segmentation.photos_in_memory import intersection_over_union, run
 
 SIZE = (240, 320)  # height, width
 
@@ -27,22 +24,6 @@ def photo_of_a_disc(seed: int, backdrop: tuple[int, int, int] = (210, 205, 200))
     photo = np.clip(np.array(backdrop) + random.normal(0, 4, (*SIZE, 3)), 0, 255)
     texture = cv2.resize(random.integers(0, 160, (12, 16, 3)).astype(np.float64), SIZE[::-1], interpolation=cv2.INTER_CUBIC)
     return np.where(truth[..., None] > 0, np.clip(texture, 0, 150), photo).astype(np.uint8), truth
-
-
-def intersection_over_union(a: np.ndarray, b: np.ndarray) -> float:
-    return float(((a > 0) & (b > 0)).sum() / ((a > 0) | (b > 0)).sum())
-
-
-def run(folder: Path, photos: list[np.ndarray], params: SegmentationParams) -> tuple[StageReport, dict]:
-    inputs = folder / "inputs" / "ingest"
-    (inputs / "photos").mkdir(parents=True)
-    entries = [{"name": f"shot {i}.jpg", "file": f"photos/{i:04d}.png"} for i in range(len(photos))]
-    for entry, photo in zip(entries, photos, strict=True):
-        cv2.imwrite(str(inputs / entry["file"]), cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))
-    (inputs / "photos.json").write_text(json.dumps({"photos": entries}))
-    workspace = Workspace(folder)
-    report = SegmentationStage().run(workspace, params)
-    return report, json.loads((workspace.outputs / "masks.json").read_text())
 
 
 def brightness_model(path: Path, dynamic: bool = False) -> Path:

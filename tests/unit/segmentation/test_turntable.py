@@ -1,6 +1,5 @@
 """A camera on a tripod, an object that turns: masks where they are asked for, a word of warning where not."""
 
-import json
 from pathlib import Path
 
 import cv2
@@ -8,11 +7,9 @@ import numpy as np
 import pytest
 
 from services.segmentation.params import SegmentationParams
-from services.segmentation.stage import SegmentationStage
 from services.segmentation.still_camera import still_groups
 from services.segmentation.turntable import Background, TurntableSegmenter
-from shared.contracts.manifest import StageReport
-from shared.runtime.workspace import Workspace
+from tests.unit.segmentation.photos_in_memory import intersection_over_union, run
 
 SIZE = (240, 320)  # height, width
 Pair = tuple[np.ndarray, np.ndarray]  # photo, true mask
@@ -50,22 +47,6 @@ def grey(photo: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY))
 
 
-def intersection_over_union(a: np.ndarray, b: np.ndarray) -> float:
-    return float(((a > 0) & (b > 0)).sum() / ((a > 0) | (b > 0)).sum())
-
-
-def run(folder: Path, photos: list[np.ndarray], mode: str) -> tuple[StageReport, dict]:
-    inputs = folder / "inputs" / "ingest"
-    (inputs / "photos").mkdir(parents=True)
-    entries = [{"name": f"shot {i}.jpg", "file": f"photos/{i:04d}.png"} for i in range(len(photos))]
-    for entry, photo in zip(entries, photos, strict=True):
-        cv2.imwrite(str(inputs / entry["file"]), cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))
-    (inputs / "photos.json").write_text(json.dumps({"photos": entries}))
-    workspace = Workspace(folder)
-    report = SegmentationStage().run(workspace, SegmentationParams.model_validate({"mode": mode}))
-    return report, json.loads((workspace.outputs / "masks.json").read_text())
-
-
 def test_a_tripod_is_told_from_a_walk() -> None:
     """The same background in the same place, whatever stands before it; a step aside moves it."""
     assert still_groups([grey(photo) for photo, _ in turning()]) == [list(range(8))]
@@ -99,7 +80,7 @@ def test_what_turns_is_told_from_what_stays(shadow: bool, dim: float) -> None:
 def test_auto_makes_masks_before_any_background(tmp_path: Path) -> None:
     """Every photo gets one, without a warning, although the backdrop is anything but plain."""
     pairs = turning()
-    report, masks = run(tmp_path, [photo for photo, _ in pairs], "auto")
+    report, masks = run(tmp_path, [photo for photo, _ in pairs], SegmentationParams(mode="auto"))
     assert masks["still_camera"] is True
     assert report.warnings == ()
     for entry, (_, truth) in zip(masks["masks"].values(), pairs, strict=True):
@@ -110,9 +91,9 @@ def test_auto_makes_masks_before_any_background(tmp_path: Path) -> None:
 
 def test_without_masks_a_still_camera_is_a_warning(tmp_path: Path) -> None:
     """It names the photos and the option that helps; photos of a walk get none."""
-    report, masks = run(tmp_path / "tripod", [photo for photo, _ in turning()], "none")
+    report, masks = run(tmp_path / "tripod", [photo for photo, _ in turning()], SegmentationParams(mode="none"))
     (warning,) = report.warnings
     assert (warning.code, masks["masks"]) == ("MOVING_OBJECT", {})
     assert "shot 0.jpg" in warning.message and "shot 7.jpg" in warning.message
     assert "options.segmentation.mode `auto`" in warning.hint
-    assert run(tmp_path / "walk", walking(), "none")[0].warnings == ()
+    assert run(tmp_path / "walk", walking(), SegmentationParams(mode="none"))[0].warnings == ()
