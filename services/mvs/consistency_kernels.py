@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _jit = nb.njit(nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy", cache=True)
+# As in patchmatch_kernels: a fresh compilation and the cache must give the same bytes.
+_inlined = nb.njit(nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy", cache=True, forceinline=True)
 
 SURE_COST = 0.4
 
@@ -130,7 +132,7 @@ def camera_normals(fitted: Maps, rows: NDArray[np.int64], columns: NDArray[np.in
     return normals
 
 
-@_jit
+@_inlined
 def _sharpness(w: float, gx: float, gy: float, x: float, y: float, intrinsics: NDArray[np.float64]) -> float:
     """Pixels per length on the surface, across its slope: focal length × inverse depth × cosine of the viewing angle."""
     rx, ry = (x - intrinsics[2]) / intrinsics[0], (y - intrinsics[3]) / intrinsics[1]

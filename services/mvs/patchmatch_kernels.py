@@ -83,9 +83,12 @@ class Window(NamedTuple):
 
 
 _jit = nb.njit(nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy", cache=True)
+# Whatever kernels call is compiled into them: of several copies of a function the one loaded first is called, whose rounding may differ,
+# and a fresh compilation loads in another order than the cache.
+_inlined = nb.njit(nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy", cache=True, forceinline=True)
 
 
-@_jit
+@_inlined
 def _random(x: int, y: int, salt: int) -> float:
     """A number in −1..1 that depends on the pixel and the salt alone (32-bit mixing)."""
     h = np.uint32(x) * np.uint32(0x8DA6B343) + np.uint32(y) * np.uint32(0xD8163841) + np.uint32(salt) * np.uint32(0xCB1AB31F)
@@ -107,13 +110,13 @@ def with_neighbours(grey: Bytes) -> NDArray[np.uint32]:
     return packed
 
 
-@_jit
+@_inlined
 def _empty_window() -> Window:
     single = np.float32
     return Window(np.empty(TAPS, single), np.empty(TAPS, single), np.empty(TAPS, np.int32), np.empty(TAPS, single), np.empty(TAPS, single))
 
 
-@_jit
+@_inlined
 def _reference_window(grey: Bytes, x: int, y: int, weights: Maps, products: Maps) -> float:
     """Fills bilateral weights (sum 1) and weight × (value − mean) / deviation; returns the weighted deviation."""
     centre = np.int32(grey[y, x])
@@ -141,7 +144,7 @@ def _reference_window(grey: Bytes, x: int, y: int, weights: Maps, products: Maps
     return deviation
 
 
-@_jit
+@_inlined
 def _view_cost(
     sources: NDArray[np.uint32],
     start: int,
@@ -203,7 +206,7 @@ def _view_cost(
     return np.float32(1.0) - covariance / np.sqrt(variance)
 
 
-@_jit
+@_inlined
 def _disagreement(warp: NDArray[np.float64], back: NDArray[np.float64], theirs: Maps, x: float, y: float, w: float, most: float) -> float:
     """Forward-backward reprojection error in pixels through a source's own map (H, W, ≥3: w, gx, gy); `most` where it has none."""
     q2 = warp[6] * x + warp[7] * y + warp[8] + warp[11] * w
@@ -227,7 +230,7 @@ def _disagreement(warp: NDArray[np.float64], back: NDArray[np.float64], theirs: 
     return min(np.sqrt(ex * ex + ey * ey), most)
 
 
-@_jit
+@_inlined
 def _within_slant(intrinsics: NDArray[np.float64], x: float, y: float, w: float, gx: float, gy: float) -> bool:
     """Whether the plane is seen at less than 82 degrees from its normal."""
     rx = (x - intrinsics[2]) / intrinsics[0]
@@ -238,7 +241,7 @@ def _within_slant(intrinsics: NDArray[np.float64], x: float, y: float, w: float,
     return (a * a + b * b + c * c) * (rx * rx + ry * ry + 1.0) < MAX_SLANT * MAX_SLANT
 
 
-@_jit
+@_inlined
 def _evaluate(
     stereo: Stereo,
     geometric: float,
@@ -306,7 +309,7 @@ def _evaluate(
     return total / kept
 
 
-@_jit
+@_inlined
 def _pixels_per_inverse_depth(warp: NDArray[np.float64], x: float, y: float, w: float) -> float:
     """How far the pixel moves in a source, in its pixels, per unit of inverse depth."""
     q2 = max(warp[6] * x + warp[7] * y + warp[8] + warp[11] * w, 1e-9)

@@ -30,9 +30,11 @@ _MOST_STEP_PX = 0.7
 _SMALL_STEP_PX = 0.03
 
 _jit = nb.njit(nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy", cache=True)
+# As in patchmatch_kernels: a fresh compilation and the cache must give the same bytes.
+_inlined = nb.njit(nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy", cache=True, forceinline=True)
 
 
-@_jit
+@_inlined
 def _window(grey: Bytes, x: int, y: int, weights: Maps, products: Maps) -> float:
     """Bilateral weights (sum 1) and weight × (value − mean) / deviation; returns the weighted deviation (grey 0..255), 0 where what looks
     like the centre is blank: the outline beside it would fringe the object with background.
@@ -70,7 +72,7 @@ def _window(grey: Bytes, x: int, y: int, weights: Maps, products: Maps) -> float
     return float(deviation)
 
 
-@_jit
+@_inlined
 def _gather(
     sources: NDArray[np.uint32],
     start: int,
@@ -118,7 +120,7 @@ def _gather(
     return True
 
 
-@_jit
+@_inlined
 def _add_equations(
     weights: Maps, products: Maps, corners: NDArray[np.int32], fu: Maps, fv: Maps, gu: float, gv: float, system: NDArray[np.float64]
 ) -> float:
