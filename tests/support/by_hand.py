@@ -1,31 +1,37 @@
-"""The stages of a job one after the other in this process, as a worker would run them, without broker and store."""
+"""The stages of a job one after the other, without broker and store: workspaces as a worker makes them, and what each step said.
+
+`run_job` computes in this process; `tests.benchmarks.fidelity.chain` in processes of their own, measured.
+"""
 
 import importlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from pipelines.definition import load_pipelines
+from pipelines.definition import DEFAULT_PIPELINE, load_pipelines
+from shared.contracts.artifacts import ARTIFACTS
 from shared.contracts.manifest import Manifest, StageReport, StepError
 from shared.contracts.routing import STAGES
 from shared.errors import PermanentError
 from shared.runtime.stage import Stage
 from shared.runtime.workspace import Workspace
 
-_CLASSES = {
-    "ingest": "Ingest",
-    "segmentation": "Segmentation",
-    "sfm": "Sfm",
-    "mvs": "Mvs",
-    "postprocess": "Postprocess",
-    "export": "Export",
-}
 _MANIFESTS = TypeAdapter(list[Manifest])
+_JOB = "by-hand"
 Params = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that ran: what it said, and the folder of its outputs."""
+
+    manifest: Manifest
+    outputs: Path
 
 
 def run_job(photos: Mapping[str, bytes], folder: Path, stages: Sequence[str] = STAGES, params: Params | None = None) -> list[Manifest]:
@@ -33,14 +39,14 @@ def run_job(photos: Mapping[str, bytes], folder: Path, stages: Sequence[str] = S
 
     `params` are over those of the preset `fastest`. A step that `stages` leaves out has no results, as in a pipeline without it.
     """
-    base = load_pipelines()["photogrammetry"].presets["fastest"].params
-    done: list[Manifest] = []
+    wanted = params_of("fastest", params)
+    done: list[Step] = []
     for name in stages:
-        workspace = _workspace(folder, name, photos, done)
-        done.append(_run(name, workspace, {**base.get(name, {}), **(params or {}).get(name, {})}, len(done)))
-        if done[-1].error is not None:
+        workspace = make_workspace(folder / name, _written(photos, folder / "photos"), done, "fastest", ("cameras.json", "report.json"))
+        done.append(Step(_run(name, workspace, wanted[name], len(done)), workspace.outputs))
+        if done[-1].manifest.error is not None:
             break
-    return done
+    return [step.manifest for step in done]
 
 
 def report_of(manifests: list[Manifest]) -> dict[str, Any]:
@@ -49,23 +55,49 @@ def report_of(manifests: list[Manifest]) -> dict[str, Any]:
     return dict(manifests[-1].report.job_report or {})
 
 
-def _workspace(folder: Path, stage: str, photos: Mapping[str, bytes], done: list[Manifest]) -> Workspace:
-    root = folder / stage
-    (root / "outputs").mkdir(parents=True)
+def params_of(preset: str, params: Params | None = None) -> dict[str, dict[str, Any]]:
+    """By stage: `params` over those of the preset."""
+    base = load_pipelines()[DEFAULT_PIPELINE].presets[preset].params
+    return {stage: {**base.get(stage, {}), **(params or {}).get(stage, {})} for stage in STAGES}
+
+
+def make_workspace(
+    root: Path, photos: Mapping[str, Path], earlier: Sequence[Step], preset: str, outputs: Sequence[str] = tuple(ARTIFACTS)
+) -> Workspace:
+    """The folder that a stage runs in, as after uploads named `photos`: links to them and to what the `earlier` steps made."""
     (root / "inputs" / "images").mkdir(parents=True)
-    sources = [{"name": name, "key": f"images/{i:03d}_{name}"} for i, name in enumerate(photos)]
-    request = {"job_id": "made", "created_at": "2025-01-01T00:00:00Z", "pipeline": "photogrammetry", "preset": "fastest"}
-    (root / "request.json").write_text(json.dumps({**request, "images": sources, "outputs": ["cameras.json", "report.json"]}))
-    (root / "steps.json").write_bytes(_MANIFESTS.dump_json(done))
-    for i, (name, data) in enumerate(photos.items()):
-        (root / "inputs" / "images" / f"{i:03d}_{name}").write_bytes(data)
-    for manifest in done:
-        (root / "inputs" / manifest.stage).symlink_to((folder / manifest.stage / "outputs").resolve())
+    keys = {name: f"{i:03d}_{name}" for i, name in enumerate(photos)}
+    request = {"job_id": _JOB, "created_at": "2025-01-01T00:00:00Z", "pipeline": DEFAULT_PIPELINE, "preset": preset}
+    images = [{"name": name, "key": f"images/{key}"} for name, key in keys.items()]
+    (root / "request.json").write_text(json.dumps({**request, "images": images, "outputs": list(outputs)}))
+    (root / "steps.json").write_bytes(_MANIFESTS.dump_json([step.manifest for step in earlier]))
+    for name, path in photos.items():
+        (root / "inputs" / "images" / keys[name]).symlink_to(path.resolve())
+    for step in earlier:
+        (root / "inputs" / step.manifest.stage).symlink_to(step.outputs.resolve())
     return Workspace(root)
 
 
+def manifest_of(name: str, position: int, report: StageReport, **facts: Any) -> Manifest:
+    """What a step of the stage `name` is committed with; `facts`: seconds, peak_memory_bytes, error."""
+    identity = {"job_id": _JOB, "step": name, "stage": name, "stage_version": _stage(name).version, "attempt": "a", "position": position}
+    return Manifest.model_validate({**identity, "report": report, **facts})
+
+
+def _stage(name: str) -> Stage:
+    stage: Stage = getattr(importlib.import_module(f"services.{name}.stage"), f"{name.capitalize()}Stage")()
+    return stage
+
+
+def _written(photos: Mapping[str, bytes], folder: Path) -> dict[str, Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in photos.items():
+        (folder / name).write_bytes(data)
+    return {name: folder / name for name in photos}
+
+
 def _run(name: str, workspace: Workspace, params: Mapping[str, Any], position: int) -> Manifest:
-    stage: Stage = getattr(importlib.import_module(f"services.{name}.stage"), f"{_CLASSES[name]}Stage")()
+    stage = _stage(name)
     started = time.monotonic()
     report, failed = StageReport(), None
     try:
@@ -73,5 +105,4 @@ def _run(name: str, workspace: Workspace, params: Mapping[str, Any], position: i
     except PermanentError as error:
         failed = StepError(code=error.code, message=error.message, hint=error.hint, retryable=error.retryable)
         report = error.report if isinstance(error.report, StageReport) else report
-    facts = {"job_id": "made", "step": name, "stage": name, "stage_version": stage.version, "attempt": "a", "position": position}
-    return Manifest.model_validate({**facts, "report": report, "error": failed, "seconds": time.monotonic() - started})
+    return manifest_of(name, position, report, error=failed, seconds=time.monotonic() - started)

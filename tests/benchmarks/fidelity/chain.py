@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.fidelity.chain PHOTOS OUT [--preset balanced] [--params '{"mvs": {…}}'] [--upstream RUN --first mvs] [--last mvs]
 
-OUT/<stage>/{inputs/<earlier stage>, outputs/, report.json}; OUT/measures.json = {"<stage>": {"seconds", "cpu_seconds", "peak_mb"}}
+OUT/<stage>/{inputs/<earlier stage>, outputs/, report.json, log.txt}; OUT/measures.json = {"<stage>": {"seconds", "cpu_seconds", "peak_mb"}}
 """
 
 import argparse
@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.definition import load_pipelines
+from shared.contracts.manifest import StageReport
 from shared.contracts.routing import STAGES
+from tests.support.by_hand import Step, make_workspace, manifest_of, params_of
 
 _ROOT = Path(__file__).resolve().parents[3]
-_OUTPUTS = ("model.glb", "model_obj.zip", "mesh.ply", "pointcloud.ply", "preview.png", "cameras.json", "report.json")
 
 
 class StageFailedError(Exception):
@@ -46,15 +46,16 @@ def run_chain(
     last: str = "export",
 ) -> dict[str, Measure]:
     """Runs the stages `first` to `last` below `out`; earlier ones' results are those of the run in `upstream` (default: `out` itself)."""
-    wanted = {name: {**base, **(params or {}).get(name, {})} for name, base in _preset_params(preset).items()}
+    wanted = params_of(preset, params)
+    named = {path.name: path for path in sorted(photos.iterdir()) if path.suffix.lower() in {".jpg", ".jpeg", ".png"}}
+    earlier = [_step(upstream or out, stage, position) for position, stage in enumerate(STAGES[: STAGES.index(first)])]
     measures: dict[str, Measure] = {}
     for stage in STAGES[STAGES.index(first) : STAGES.index(last) + 1]:
-        earlier = {name: _outputs_of(name, first, out, upstream or out) for name in STAGES[: STAGES.index(stage)]}
-        workspace = _workspace(out / stage, stage, photos, earlier)
-        measures[stage] = _run_stage(stage, workspace, wanted[stage])
-        known = json.loads((out / "measures.json").read_text()) if (out / "measures.json").exists() else {}
-        known.update({name: asdict(measure) for name, measure in measures.items()})
-        (out / "measures.json").write_text(json.dumps(known, indent=1))
+        shutil.rmtree(out / stage, ignore_errors=True)
+        make_workspace(out / stage, named, earlier, preset)
+        measures[stage] = _run_stage(stage, out / stage, wanted[stage])
+        _remember(out / "measures.json", stage, measures[stage])
+        earlier.append(_step(out, stage, len(earlier)))
     return measures
 
 
@@ -67,30 +68,17 @@ def run_chain_apart(photos: Path, out: Path, preset: str, params: dict[str, dict
         raise StageFailedError(said[-1][:300] if said else f"exit status {done.returncode}")
 
 
-def _outputs_of(earlier: str, first: str, out: Path, upstream: Path) -> Path:
-    return (out if STAGES.index(earlier) >= STAGES.index(first) else upstream) / earlier / "outputs"
+def _step(run: Path, stage: str, position: int) -> Step:
+    """What a step of a run left: its report, and what it took."""
+    report = StageReport.model_validate_json((run / stage / "report.json").read_bytes())
+    measure = Measure(**json.loads((run / "measures.json").read_text())[stage])
+    manifest = manifest_of(stage, position, report, seconds=measure.seconds, peak_memory_bytes=int(measure.peak_mb * (1 << 20)))
+    return Step(manifest, run / stage / "outputs")
 
 
-def _preset_params(preset: str) -> dict[str, dict[str, Any]]:
-    pipeline = load_pipelines()["photogrammetry"]
-    return {stage: dict(pipeline.presets[preset].params.get(stage, {})) for stage in STAGES}
-
-
-def _workspace(folder: Path, stage: str, photos: Path, earlier: dict[str, Path]) -> Path:
-    """A workspace as the runtime would make it, with links to what earlier stages made."""
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "inputs").mkdir(parents=True)
-    names = sorted(path.name for path in photos.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
-    images = [{"name": name, "key": f"images/{i:03d}_{name}"} for i, name in enumerate(names)]
-    request = {"job_id": "bench", "created_at": "2025-01-01T00:00:00Z", "pipeline": "photogrammetry", "preset": "balanced"}
-    (folder / "request.json").write_text(json.dumps({**request, "images": images, "outputs": _OUTPUTS}))
-    if stage == "ingest":
-        (folder / "inputs" / "images").mkdir()
-        for i, name in enumerate(names):
-            (folder / "inputs" / "images" / f"{i:03d}_{name}").symlink_to((photos / name).resolve())
-    for name, outputs in earlier.items():
-        (folder / "inputs" / name).symlink_to(outputs.resolve())
-    return folder
+def _remember(path: Path, stage: str, measure: Measure) -> None:
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**known, stage: asdict(measure)}, indent=1))
 
 
 def _run_stage(stage: str, workspace: Path, params: dict[str, Any]) -> Measure:
