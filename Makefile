@@ -15,7 +15,7 @@ SHARED ?= $(abspath ..)/shared
 SERVICES := ingest segmentation sfm mvs postprocess export webhooks
 SCALES := $(foreach s,$(SERVICES),$(if $($(s)),$(s)=$($(s))))
 
-.PHONY: help setup servers demo test lint types imports unit contract integration e2e acceptance serve up down logs scale generate bench bench-all clean
+.PHONY: help setup servers demo test lint types imports unit contract integration e2e acceptance serve up down logs scale generate bench bench-all bench-served clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,9 @@ bench: setup ## fidelity, speed and memory on four rendered captures: PRESET=bal
 
 bench-all: setup ## the other captures, and photographs that people took
 	$(RUN) -m tests.benchmarks.fidelity $(if $(PRESET),--preset $(PRESET)) --captures rest --data "$(SHARED)/data"
+
+bench-served: servers ## a capture through the gateway, embedded and mesh: CAPTURES="animal" PRESET=balanced
+	$(RUN) -m tests.benchmarks.fidelity served $(or $(CAPTURES),animal) $(if $(PRESET),--preset $(PRESET))
 
 clean: ## remove what was made here
 	rm -rf $(VENV) .demo .bench .meshwork .mypy_cache .ruff_cache .pytest_cache

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.contracts.routing import STAGES
 from tests.benchmarks.fidelity.captures import SMALL
 from tests.benchmarks.fidelity.chain import run_chain_apart
 from tests.benchmarks.fidelity.score import Score, score_run
@@ -60,3 +61,14 @@ def test_no_stage_takes_more_memory_than_a_small_machine_has(run: Path) -> None:
     """3 GiB each."""
     measures = json.loads((run / "run" / "measures.json").read_text())
     assert max(measure["peak_mb"] for measure in measures.values()) < 3072
+
+
+def test_the_report_tells_what_was_made_and_finds_nothing_to_doubt(run: Path, score: Score) -> None:
+    """Verdict pass without reasons; photos, cameras, cloud, mesh, and what every stage before export took."""
+    report = json.loads((run / "run" / "export" / "outputs" / "report.json").read_text())
+    assert (report["verdict"], report["reasons"]) == ("pass", [])
+    assert report["images"]["used"] == report["images"]["registered"] == 14
+    assert report["cameras"]["reprojection_error_px"] < 0.1 and report["cloud"]["dense_points"] > 50_000
+    assert report["mesh"]["triangles"] == score.topology.triangles and report["mesh"]["watertight"]
+    assert [stage["name"] for stage in report["stages"]] == list(STAGES[:-1])
+    assert all(stage["seconds"] > 0 and stage["peak_memory_bytes"] > 0 for stage in report["stages"])

@@ -6,19 +6,19 @@ python -m tests.benchmarks.fidelity [--captures main | rest | animal statue …]
     OUT/captures/: rendered once · OUT/runs/<preset>/<name>/: the stages' results · OUT/pictures/ · OUT/results.json: the newest row of each
 python -m tests.benchmarks.fidelity render NAME OUT      photos/, truth/ and kept_out/ of a capture
 python -m tests.benchmarks.fidelity score RUN CAPTURE    CAPTURE: its folder, or its name when rendered below .bench
+python -m tests.benchmarks.fidelity served CAPTURE …     through the gateway, embedded and mesh (served.py)
 """
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.fidelity import served
 from tests.benchmarks.fidelity.captures import CAPTURES, MAIN, rendered
-from tests.benchmarks.fidelity.chain import StageFailedError, run_chain_apart
+from tests.benchmarks.fidelity.chain import StageFailedError, identity, run_chain_apart
 from tests.benchmarks.fidelity.real_sets import REAL_SETS, measure
 from tests.benchmarks.fidelity.rendering import write_comparisons
 from tests.benchmarks.fidelity.score import alignment, deliverables, has_kept_out, score_run
@@ -34,7 +34,11 @@ def main() -> int:
         return _render(sys.argv[2:])
     if sys.argv[1:2] == ["score"]:
         return _score(sys.argv[2:])
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.fidelity", epilog="See also: render NAME OUT, score RUN CAPTURE.")
+    if sys.argv[1:2] == ["served"]:
+        return served.main(sys.argv[2:])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.fidelity", epilog="See also: render NAME OUT, score RUN CAPTURE, served CAPTURE …."
+    )
     parser.add_argument("--captures", nargs="+", default=["main"], choices=["main", "rest", *CAPTURES, *REAL_SETS], metavar="NAME")
     parser.add_argument("--preset", default="balanced", choices=["fastest", "balanced", "quality"])
     parser.add_argument("--params", type=json.loads, default={}, help='{"<stage>": {…}} over those of the preset')
@@ -46,7 +50,7 @@ def main() -> int:
     rows = []
     for name in _names(given.captures):
         print(f"{name}, {given.preset} …", flush=True)
-        row = _identity(name, given.preset) | _row(name, given)
+        row = identity(name, given.preset) | _row(name, given)
         rows.append(row)
         write_results(_remember(row, given.out / "results.json"), given.results)
         _print([row])
@@ -83,13 +87,6 @@ def _score_capture(run: Path, capture: Path, pictures: Path) -> dict[str, Any]:
         similarity, _ = alignment(run, load_truth(capture / "truth", samples=1000))
         write_comparisons(deliverables(run) / "model.glb", similarity, capture / "truth", pictures)
     return score_run(run, capture).as_json()
-
-
-def _identity(name: str, preset: str) -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {"capture": name, "preset": preset, "commit": commit, "cores": len(os.sched_getaffinity(0))}
 
 
 def _remember(row: dict[str, Any], path: Path) -> list[dict[str, Any]]:
@@ -134,7 +131,7 @@ def _score(arguments: list[str]) -> int:
     if given.json:
         print(json.dumps(row, indent=1))
     else:
-        _print([_identity(given.capture, "–") | row])
+        _print([identity(given.capture, "–") | row])
     return 0
 
 

@@ -68,6 +68,13 @@ def run_chain_apart(photos: Path, out: Path, preset: str, params: dict[str, dict
         raise StageFailedError(said[-1][:300] if said else f"exit status {done.returncode}")
 
 
+def identity(capture: str, preset: str) -> dict[str, Any]:
+    """What a row of figures belongs to: capture, preset, commit, cores."""
+    command = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return {"capture": capture, "preset": preset, "commit": commit, "cores": len(os.sched_getaffinity(0))}
+
+
 def _step(run: Path, stage: str, position: int) -> Step:
     """What a step of a run left: its report, and what it took."""
     report = StageReport.model_validate_json((run / stage / "report.json").read_bytes())

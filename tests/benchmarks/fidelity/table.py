@@ -7,6 +7,8 @@ from typing import Any
 Json = dict[str, Any]
 Column = tuple[str, Callable[[Json], str]]
 
+SERVED_HEADING = "## Embedded and mesh"  # the last section of RESULTS.md, which `served` writes
+
 _INTRODUCTION = """# Results of the last run
 
 Written by `make bench` (the first four captures) and `make bench-all`; `NOTES.md` says how they came about. Lengths are shares of the
@@ -133,4 +135,10 @@ def write_results(rows: Sequence[Json], path: Path) -> None:
         measured = [*scored, *real]
         parts += ["\n## Stages: seconds / CPU seconds / peak MiB\n", markdown(measured, _stage_columns(measured))]
     parts += [f"\n{row['capture']} ({row['preset']}) failed: {row['error']}" for row in failed]
-    path.write_text("\n".join(parts) + "\n")
+    path.write_text("\n".join(parts) + "\n" + _other_sections(path))
+
+
+def _other_sections(path: Path) -> str:
+    """What another verb wrote at the end of the file."""
+    _, heading, rest = (path.read_text() if path.exists() else "").partition(f"\n{SERVED_HEADING}\n")
+    return heading + rest
