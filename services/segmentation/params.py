@@ -58,10 +58,10 @@ class SegmentationParams(BaseModel):
         },
     )
 
-    mode: Literal["none", "auto", "onnx"] = Field(
-        "none",
-        description="none: no masks. auto: without a model, for objects in front of a plain backdrop, or that turn before a camera on a "
-        "tripod, whatever is behind them. onnx: a model of your choice.",
+    mode: Literal["none", "turntable", "auto", "onnx"] = Field(
+        "turntable",
+        description="none: no masks. turntable: masks of what turns before a camera on a tripod, whatever is behind it; none for "
+        "photos taken by walking around. auto: the same, and for objects in front of a plain backdrop too. onnx: a model of your choice.",
     )
     working_size: int = Field(
         640, ge=160, le=2048, description="Longest side in pixels at which masks are computed; they are scaled up afterwards."

@@ -25,7 +25,7 @@ class SegmentationStage:
     """Makes masks; never paints them into photos."""
 
     name: ClassVar[str] = "segmentation"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     Params: ClassVar[type[BaseModel]] = SegmentationParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"ingest": ("photos.json", "photos/*")}
 
@@ -36,10 +36,10 @@ class SegmentationStage:
         files = [ingest / photo["file"] for photo in photos]
         groups = tripod_groups(files) if params.mode != "onnx" else []
         found = _Found(names=[photo["name"] for photo in photos], still=groups)
-        if params.mode != "none":
+        if params.mode in ("auto", "onnx") or (params.mode == "turntable" and groups):
             found.provider = _segment(workspace, params, files, found)
-        if params.mode == "auto" and len(found.masks) < MIN_SHARE * len(photos):
-            found.discard(workspace.outputs)
+            if params.mode != "onnx" and len(found.masks) < MIN_SHARE * len(photos):
+                found.discard(workspace.outputs)
         listing = {"mode": params.mode, "still_camera": bool(groups), "masks": found.masks}
         (workspace.outputs / "masks.json").write_text(json.dumps(listing, indent=1))
         return _report(params, found)
@@ -78,7 +78,7 @@ def _segment(workspace: Workspace, params: SegmentationParams, files: list[Path]
 
 
 def _segmenters(params: SegmentationParams, files: list[Path], groups: list[list[int]]) -> tuple[SegmenterOf, str | None]:
-    if params.mode == "auto":
+    if params.mode != "onnx":
         return auto_segmenters(files, groups, params), None
     assert params.model is not None
     settings = SegmentationSettings()
@@ -122,8 +122,7 @@ def _warnings(params: SegmentationParams, found: _Found) -> Iterator[Warning]:
     if found.still and not found.masks:
         names = [found.names[index] for group in found.still for index in group]
         message = f"The camera stood still while the object turned or moved, before a background that did not, in {listed(names)}."
-        instead = (
-            "" if params.mode == "auto" else "Send them again with options.segmentation.mode `auto`, which leaves the background out; or "
-        )
+        again = "Send them again with options.segmentation.mode `turntable`, which leaves the background out; or "
+        instead = again if params.mode == "none" else ""
         hint = f"{instead}use a plain backdrop without texture; or leave the object where it is and walk around it."
         yield Warning(code="MOVING_OBJECT", message=message, hint=hint[0].upper() + hint[1:], photos=tuple(names))

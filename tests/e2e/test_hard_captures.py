@@ -71,13 +71,13 @@ def test_photos_that_do_not_overlap_are_named(tmp_path: Path) -> None:
     assert "overlap" in hints_of(report)["SEVERAL_COMPONENTS"]
 
 
-def test_an_object_that_turns_is_noticed_and_auto_masks_place_it(tmp_path: Path) -> None:
-    """Before a textured wall: a warning that names the option without masks; with `auto` every photo registers and nothing is doubted."""
+def test_an_object_that_turns_gets_masks_and_is_placed(tmp_path: Path) -> None:
+    """Before a textured wall: unasked, every photo registers and nothing is doubted; without masks a warning names the option."""
     photos = encoded(turntable())
-    said = run_job(photos, tmp_path / "none", ("ingest", "segmentation"))[-1].report.warnings
+    said = run_job(photos, tmp_path / "none", ("ingest", "segmentation"), {"segmentation": {"mode": "none"}})[-1].report.warnings
     assert [warning.code for warning in said] == ["MOVING_OBJECT"]
-    assert set(said[0].photos) == set(photos) and "`auto`" in said[0].hint
-    manifests = run_job(photos, tmp_path / "auto", CAMERAS_ONLY, {"segmentation": {"mode": "auto"}})
+    assert set(said[0].photos) == set(photos) and "`turntable`" in said[0].hint
+    manifests = run_job(photos, tmp_path / "masks", CAMERAS_ONLY)
     report = report_of(manifests)
     assert report["images"]["registered"] == len(photos)
     assert report["verdict"] == "pass", report["reasons"]

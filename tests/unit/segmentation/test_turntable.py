@@ -77,10 +77,11 @@ def test_what_turns_is_told_from_what_stays(shadow: bool, dim: float) -> None:
     assert min(made.confidence for made in found) > 0.8
 
 
-def test_auto_makes_masks_before_any_background(tmp_path: Path) -> None:
-    """Every photo gets one, without a warning, although the backdrop is anything but plain."""
+@pytest.mark.parametrize("params", [SegmentationParams(), SegmentationParams(mode="auto")])
+def test_a_turntable_gets_masks_before_any_background(tmp_path: Path, params: SegmentationParams) -> None:
+    """Every photo gets one, without a warning and unasked, although the backdrop is anything but plain."""
     pairs = turning()
-    report, masks = run(tmp_path, [photo for photo, _ in pairs], SegmentationParams(mode="auto"))
+    report, masks = run(tmp_path, [photo for photo, _ in pairs], params)
     assert masks["still_camera"] is True
     assert report.warnings == ()
     for entry, (_, truth) in zip(masks["masks"].values(), pairs, strict=True):
@@ -90,10 +91,16 @@ def test_auto_makes_masks_before_any_background(tmp_path: Path) -> None:
 
 
 def test_without_masks_a_still_camera_is_a_warning(tmp_path: Path) -> None:
-    """It names the photos and the option that helps; photos of a walk get none."""
+    """It names the photos and the option that helps."""
     report, masks = run(tmp_path / "tripod", [photo for photo, _ in turning()], SegmentationParams(mode="none"))
     (warning,) = report.warnings
     assert (warning.code, masks["masks"]) == ("MOVING_OBJECT", {})
     assert "shot 0.jpg" in warning.message and "shot 7.jpg" in warning.message
-    assert "options.segmentation.mode `auto`" in warning.hint
-    assert run(tmp_path / "walk", walking(), SegmentationParams(mode="none"))[0].warnings == ()
+    assert "options.segmentation.mode `turntable`" in warning.hint
+
+
+@pytest.mark.parametrize("mode", ["none", "turntable"])
+def test_photos_of_a_walk_get_no_masks(tmp_path: Path, mode: str) -> None:
+    """And nothing is said about it."""
+    report, masks = run(tmp_path, walking(), SegmentationParams.model_validate({"mode": mode}))
+    assert (report.warnings, masks["masks"], report.summary["still_camera"]) == ((), {}, [])
