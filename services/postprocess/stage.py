@@ -28,7 +28,7 @@ class PostprocessStage:
     """A dense cloud, cameras and photos in; one clean, textured mesh and its place in the model's frame out."""
 
     name: ClassVar[str] = "postprocess"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     Params: ClassVar[type[BaseModel]] = PostprocessParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "sfm": ("cameras.json", "images/*", "masks/*"),

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.postprocess.atlas import Float32, Texels, locate_texels, texel_density
+from services.postprocess.back_projection import sharpened
 from services.postprocess.capture import Bytes, Camera, Floats
 from services.postprocess.colour import linear_table, to_bytes
 from services.postprocess.exposure import solve_gains
@@ -37,6 +38,10 @@ class Candidates:
         colours, seen = blend(self.scores, self.views, self.colours, gains, linear_table(), best, POWER, OUTLIER)
         return colours, seen
 
+    def first(self, count: int) -> "Candidates":
+        """Those of the first points."""
+        return Candidates(self.scores[:count], self.views[:count], self.colours[:count])
+
 
 @dataclass(frozen=True)
 class Texture:
@@ -51,8 +56,7 @@ class Texture:
 def fitting_size(mesh: Mesh, cameras: Sequence[Camera], limit: int) -> int:
     """Side of the texture, pixels: the least power of two that keeps what the median photo resolves, at most `limit`."""
     origin = mesh.vertices.mean(0)
-    resolution = float(np.median([camera.K[0, 0] / _depth(camera, origin) for camera in cameras]))  # pixels per world unit
-    wanted = TEXELS_PER_PIXEL * resolution * np.sqrt(mesh.areas().sum() / UTILISATION)
+    wanted = TEXELS_PER_PIXEL * median_resolution(cameras, origin) * np.sqrt(mesh.areas().sum() / UTILISATION)
     exponent = int(np.ceil(np.log2(max(float(wanted), 1.0))))
     return min(limit, max(SMALLEST_SIZE, 1 << exponent))
 
@@ -71,8 +75,8 @@ def collect_views(
     found = Candidates(np.zeros((count, keep), np.float32), np.zeros((count, keep), np.uint16), np.zeros((count, keep, 3), np.uint16))
     origin = points.mean(0) if count else np.zeros(3)
     near, facing = (points - origin).astype(np.float32), normals.astype(np.float32)
-    photos = [camera.scaled_to(_useful_px(camera, origin, spacing)) for camera in cameras]
-    reference = float(np.median([camera.K[0, 0] / _depth(camera, origin) for camera in photos]))
+    photos = useful_photos(cameras, origin, spacing)
+    reference = median_resolution(photos, origin)
     sharpness = relative_sharpness(photos)
     for i, camera in enumerate(photos):
         view = view_of(caster, camera)
@@ -102,8 +106,12 @@ def paint(
     found = collect_views(points, facing, cameras, RayCaster(mesh), best + SPARE_VIEWS, 1 / density, progress)
     gains = solve_gains(found.scores, found.views, found.colours, len(cameras), linear_table(), seed)
     colours, seen = found.blended(gains, best)
+    count = len(texels.index)
+    photos = useful_photos(cameras, points.mean(0), 1 / density)
+    spacing_px = median_resolution(photos, points.mean(0)) / density
+    colours[:count] = sharpened(colours[:count], points[:count], found.first(count), gains, photos, spacing_px)
     pixels = _fill(texels, colours, seen, mesh, size)
-    return Texture(pixels, float(seen[: len(texels.index)].mean()), density, gains)
+    return Texture(pixels, float(seen[:count].mean()), density, gains)
 
 
 def _fill(texels: Texels, colours: Float32, seen: NDArray[np.bool_], mesh: Mesh, size: int) -> Bytes:
@@ -127,6 +135,16 @@ def relative_sharpness(cameras: Sequence[Camera]) -> Floats:
         grey = cv2.cvtColor(camera.scaled_to(800).photo(), cv2.COLOR_RGB2GRAY)
         energy.append(float(np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean()))
     return np.clip(np.array(energy) / max(float(np.median(energy)), 1e-6), 0.4, 1.25)
+
+
+def useful_photos(cameras: Sequence[Camera], point: Floats, spacing: float) -> list[Camera]:
+    """The cameras at the sizes at which photos are sampled for points this far apart (world) around `point`."""
+    return [camera.scaled_to(_useful_px(camera, point, spacing)) for camera in cameras]
+
+
+def median_resolution(cameras: Sequence[Camera], point: Floats) -> float:
+    """Pixels per world unit where `point` is."""
+    return float(np.median([camera.K[0, 0] / _depth(camera, point) for camera in cameras]))
 
 
 def _depth(camera: Camera, point: Floats) -> float:

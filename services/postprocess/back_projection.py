@@ -1,0 +1,44 @@
+"""Gives the texture back the sharpness that sampling and blending photos took from it.
+
+One step of iterative back-projection (M. Irani and S. Peleg, "Improving resolution by image registration", CVGIP 53, 1991): the texture
+is rendered into every photo, and what the rendering lacks to the photo is added to the texels, averaged over the photos that see them.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import get_num_threads
+from numpy.typing import NDArray
+
+from services.postprocess.back_projection_kernels import collect, render, subtract
+from services.postprocess.capture import Camera, Floats
+from services.postprocess.colour import linear_table
+
+if TYPE_CHECKING:
+    from services.postprocess.texturing import Candidates
+
+LEAST_SCORE = 0.01  # of a view: what is beside a jump in depth mixes two surfaces
+TOLERANCE = 0.5  # of a texel's brightness: larger differences are another surface, a highlight, a passer-by
+
+Float32 = NDArray[np.float32]
+
+
+def sharpened(
+    colours: Float32, points: Floats, found: "Candidates", gains: Floats, cameras: Sequence[Camera], spacing_px: float
+) -> Float32:
+    """Linear colours n×3 of texels (`points` n×3, world) after one step; as they were where no photo tells.
+
+    `cameras` are those that `found` was collected from, at the same sizes; `spacing_px`: distance of neighbouring texels in their pixels.
+    """
+    origin = points.mean(0)
+    near = (points - origin).astype(np.float32)
+    change = np.zeros((len(points), 4), np.float32)
+    spread = float(np.clip(spacing_px, 0.5, 1.0))
+    for i, camera in enumerate(cameras):
+        view = (i, near, camera.R, camera.t + camera.R @ origin, camera.K, found.scores, found.views, colours, gains[i], LEAST_SCORE)
+        pixels = np.zeros((camera.height, camera.width, 4), np.float32)
+        render(*view, spread, get_num_threads(), pixels)
+        subtract(camera.photo(), linear_table(), pixels)
+        collect(*view, TOLERANCE, pixels, change)
+    return np.asarray(np.maximum(colours + change[:, :3] / np.maximum(change[:, 3:], 1e-9), 0), np.float32)
