@@ -32,6 +32,7 @@ class ExportStage:
 
     def run(self, workspace: Workspace, params: ExportParams) -> StageReport:
         """Writes the artifacts that the request names, and report.json always."""
+        import shared.lean_open3d  # noqa: F401  before the modules that import open3d
         from services.export.cameras import cameras_in_model
         from services.export.model import Model, Similarity
         from services.export.report import build_report

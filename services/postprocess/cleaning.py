@@ -22,9 +22,22 @@ SIDE_PIECE = 0.02  # a further piece of a scene is kept when it has this share o
 
 def largest_pieces(mesh: Mesh, side_share: float) -> Mesh:
     """The largest connected piece, and those with at least `side_share` of its area."""
-    labels, _, areas = mesh.legacy().cluster_connected_triangles()
-    area = np.asarray(areas)
-    return mesh.keep_faces((area >= side_share * area.max())[np.asarray(labels)]) if len(area) else mesh
+    if len(mesh.faces) == 0:
+        return mesh
+    labels = face_pieces(mesh.faces)
+    area = np.bincount(labels, mesh.areas())
+    return mesh.keep_faces((area >= side_share * area.max())[labels])
+
+
+def face_pieces(faces: Faces) -> NDArray[np.int32]:
+    """Label of each face's piece: faces are joined across edges that they share, not in a vertex alone."""
+    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64)
+    key = np.sort(edges, axis=1) @ np.array([int(faces.max()) + 1, 1])
+    order = np.argsort(key, kind="stable")
+    same = np.flatnonzero(key[order[1:]] == key[order[:-1]])
+    first, second = order[same] // 3, order[same + 1] // 3
+    graph = coo_matrix((np.ones(len(same), np.int8), (first, second)), shape=(len(faces), len(faces)))
+    return np.asarray(connected_components(graph, directed=False)[1])
 
 
 def manifold(mesh: Mesh) -> Mesh:
@@ -110,5 +123,8 @@ def clean(mesh: Mesh, triangles: int, closed: bool, may_fill: Callable[[Floats],
 
 def is_watertight(mesh: Mesh) -> bool:
     """Whether every edge has exactly two faces."""
-    edges = np.sort(mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    return bool(len(edges)) and bool((np.unique(edges, axis=0, return_counts=True)[1] == 2).all())
+    if len(mesh.faces) == 0:
+        return False
+    edges = np.sort(mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64), axis=1)
+    key = edges @ np.array([int(mesh.faces.max()) + 1, 1])
+    return bool((np.unique(key, return_counts=True)[1] == 2).all())

@@ -22,19 +22,21 @@ def count_votes(
     R: NDArray[Any],
     t: NDArray[Any],
     K: NDArray[Any],
-    inverse_depth: NDArray[Any],
+    stored: NDArray[Any],
+    levels: NDArray[Any],
     margin: float,
     against: NDArray[Any],
     support: NDArray[Any],
 ) -> None:
     """Adds one view's votes on points n×3: `against` where it looked through the point at something more than `margin` behind it,
-    `support` where it saw a surface within `margin` of it. `inverse_depth` h×w: 0 where the view saw nothing."""
-    height, width = inverse_depth.shape
+    `support` where it saw a surface within `margin` of it. Inverse depths are `levels` (65,536, float32; 0: nothing seen) of what is
+    `stored` (h×w, uint16)."""
+    height, width = stored.shape
     for i in prange(len(points)):
         depth, u, v = _seen_at(points[i], R, t, K)
         if not (depth > 0.0 and u >= 0.0 and v >= 0.0 and u < width and v < height):
             continue
-        seen = inverse_depth[int(v), int(u)]
+        seen = levels[stored[int(v), int(u)]]
         if seen <= 0.0:
             continue
         behind = 1.0 / seen - depth

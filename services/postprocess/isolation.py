@@ -150,7 +150,10 @@ def point_spacing(cloud: Cloud) -> float:
     """Typical distance between neighbouring points, world units, from the surface's occupancy of a grid."""
     low, high = np.percentile(cloud.points, [1, 99], axis=0)
     cell = max(float((high - low).max()) / 128, 1e-12)
-    cells = np.unique(np.floor((cloud.points - low) / cell).astype(np.int64), axis=0)
+    index = np.floor((cloud.points - low) / cell).astype(np.int64)
+    index -= index.min(0)
+    span = index.max(0) + 1
+    cells = np.unique((index[:, 0] * span[1] + index[:, 1]) * span[2] + index[:, 2])  # of rows it would take twenty times as long
     return cell * float(np.sqrt(len(cells) / max(len(cloud), 1)))
 
 

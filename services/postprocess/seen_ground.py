@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from services.postprocess.capture import Camera, Floats
 from services.postprocess.free_space_kernels import count_through
 from services.postprocess.support_plane import Plane
+from services.postprocess.threads import in_threads
 
 Bits = NDArray[np.bool_]
 Float32 = NDArray[np.float32]
@@ -50,16 +51,18 @@ def find_seen_ground(cameras: Sequence[Camera], plane: Plane | None, points: Flo
         return SeenGround([], [])
     points = points[:: max(1, len(points) // OUTLINE_POINTS)]
     small = [camera.scaled_to(LONGEST_PX) for camera in cameras]
-    photos = [cv2.cvtColor(camera.photo(), cv2.COLOR_RGB2GRAY).astype(np.float32) for camera in small]
-    windows, bitmaps = [], []
-    for i, partners in enumerate(_partners(small, points.mean(0))):
+    photos = list(in_threads(lambda camera: cv2.cvtColor(camera.photo(), cv2.COLOR_RGB2GRAY).astype(np.float32), small))
+    partners = _partners(small, points.mean(0))
+
+    def seen_by(i: int) -> tuple[Camera, Bits]:
         window, photo = _around(small[i], photos[i], points)
         seen = np.zeros(photo.shape, bool)
-        for j in partners:
+        for j in partners[i]:
             seen |= _agree(photo, *_on_plane(window, small[j], photos[j], plane))
-        bitmaps.append(cv2.morphologyEx(seen.astype(np.uint8), cv2.MORPH_OPEN, np.ones((OPENING_PX, OPENING_PX), np.uint8)) > 0)
-        windows.append(window)
-    return SeenGround(windows, bitmaps)
+        return window, cv2.morphologyEx(seen.astype(np.uint8), cv2.MORPH_OPEN, np.ones((OPENING_PX, OPENING_PX), np.uint8)) > 0
+
+    found = list(in_threads(seen_by, range(len(small))))
+    return SeenGround([window for window, _ in found], [bitmap for _, bitmap in found])
 
 
 def _around(camera: Camera, photo: Float32, points: Floats) -> tuple[Camera, Float32]:

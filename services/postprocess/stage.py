@@ -37,6 +37,7 @@ class PostprocessStage:
 
     def run(self, workspace: Workspace, params: PostprocessParams) -> StageReport:
         """Writes mesh.npz, texture.png, similarity.json and pointcloud.ply (README.md has their layouts)."""
+        import shared.lean_open3d  # noqa: F401  before the modules that import open3d
         from services.postprocess.capture import read_cameras, read_cloud, write_cloud
 
         params = reduced(params, workspace.reduction)

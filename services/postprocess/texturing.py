@@ -15,6 +15,7 @@ from services.postprocess.exposure import solve_gains
 from services.postprocess.padding import pad, spread_over_unseen
 from services.postprocess.surface import Mesh
 from services.postprocess.texel_kernels import blend, rate_view
+from services.postprocess.threads import in_threads
 from services.postprocess.visibility import RayCaster, view_of
 
 SPARE_VIEWS = 2  # candidates kept beyond those that are blended: they show which view is wrong
@@ -78,12 +79,10 @@ def collect_views(
     photos = useful_photos(cameras, origin, spacing)
     reference = median_resolution(photos, origin)
     sharpness = relative_sharpness(photos)
-    for i, camera in enumerate(photos):
+    for i, (camera, photo) in enumerate(zip(photos, in_threads(Camera.photo, photos), strict=True)):
         view = view_of(caster, camera)
         pose = (camera.R, camera.t + camera.R @ origin, camera.K)
-        rate_view(
-            i, near, facing, *pose, view.depth, view.edge, camera.photo(), reference, sharpness[i], found.scores, found.views, found.colours
-        )
+        rate_view(i, near, facing, *pose, view.depth, view.edge, photo, reference, sharpness[i], found.scores, found.views, found.colours)
         progress((i + 1) / len(photos))
     return found
 
@@ -130,10 +129,12 @@ def _fill(texels: Texels, colours: Float32, seen: NDArray[np.bool_], mesh: Mesh,
 
 def relative_sharpness(cameras: Sequence[Camera]) -> Floats:
     """Weight of each photo by how much fine detail it holds against the median photo, within 0.4 to 1.25."""
-    energy = []
-    for camera in cameras:
+
+    def energy_of(camera: Camera) -> float:
         grey = cv2.cvtColor(camera.scaled_to(800).photo(), cv2.COLOR_RGB2GRAY)
-        energy.append(float(np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean()))
+        return float(np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean())
+
+    energy = list(in_threads(energy_of, cameras))
     return np.clip(np.array(energy) / max(float(np.median(energy)), 1e-6), 0.4, 1.25)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from services.postprocess.capture import Bytes, Camera, Floats
 from services.postprocess.refinement_kernels import choose_views, rank_view
 from services.postprocess.surface import Mesh
+from services.postprocess.threads import in_threads
 from services.postprocess.visibility import RayCaster, edge_distance
 
 BUFFER_PX = 640  # longest side of the depth buffers: a patch needs to know occluders to within its own size only
@@ -52,8 +53,8 @@ def _stacked(cameras: Sequence[Camera], photo: Callable[[int], NDArray[Any]]) ->
     sizes = np.array([(camera.height, camera.width) for camera in cameras], np.int64)
     bounds = np.concatenate([[0], np.cumsum(sizes.prod(1))])
     photos = np.empty(bounds[-1], np.uint8)
-    for i in range(len(cameras)):
-        photos[bounds[i] : bounds[i + 1]] = photo(i).ravel()
+    for i, pixels in enumerate(in_threads(photo, range(len(cameras)))):
+        photos[bounds[i] : bounds[i + 1]] = pixels.ravel()
     poses = np.stack([np.column_stack([camera.R, camera.t]) for camera in cameras])
     focal = np.stack([camera.K[[0, 1, 0, 1], [0, 1, 2, 2]] for camera in cameras])
     return PhotoStack(cameras, photos, bounds[:-1], sizes, poses, focal)

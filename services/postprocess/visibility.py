@@ -67,9 +67,11 @@ def pixel_rays(camera: Camera) -> NDArray[np.float32]:
     """Rays h×w×6 through the pixel centres: origin, and direction with z = 1 in the camera."""
     x = (np.arange(camera.width) + 0.5 - camera.K[0, 2]) / camera.K[0, 0]
     y = (np.arange(camera.height) + 0.5 - camera.K[1, 2]) / camera.K[1, 1]
-    local = np.stack([*np.meshgrid(x, y), np.ones((camera.height, camera.width))], -1)
-    origin = np.broadcast_to(camera.centre, local.shape)
-    return np.concatenate([origin, local @ camera.R], -1).astype(np.float32)
+    rays = np.empty((camera.height, camera.width, 6), np.float32)
+    rays[..., :3] = camera.centre
+    for k in range(3):
+        np.add((x * camera.R[0, k])[None], (y * camera.R[1, k] + camera.R[2, k])[:, None], out=rays[..., 3 + k], casting="same_kind")
+    return rays
 
 
 def view_of(caster: RayCaster, camera: Camera) -> View:

@@ -8,6 +8,10 @@ from services.sfm.colmap import pycolmap
 
 MIN_OBSERVATIONS = 15  # of points seen in three photos or more: with fewer a camera's place is chance
 MIN_TRACK = 3
+# What comes after adjusts everything again, so the mapper need not: the same photos and points come of it (within 4 of 7,168) in 55 to 80 %
+# of the time, on orbit, turntable, facade and fountain.
+GROWTH = 1.3  # of the model between two adjustments of all of it; COLMAP's is 1.1
+FUNCTION_TOLERANCE = 1e-4  # of the cost, per step; COLMAP's is 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,10 @@ def map_incrementally(task: MappingTask, relaxed: bool = False) -> list[Componen
         min_model_size=3,
         extract_colors=False,
         constant_cameras=set(task.fixed_cameras),
+        ba_global_frames_ratio=GROWTH,
+        ba_global_points_ratio=GROWTH,
+        ba_global_function_tolerance=FUNCTION_TOLERANCE,
+        ba_local_function_tolerance=FUNCTION_TOLERANCE,
     )
     options.mapper.constant_cameras = set(task.fixed_cameras)
     _scale_pixel_limits(options, task.pixel_scale)

@@ -3,9 +3,12 @@
 It costs a twentieth of matching a pair, and orders pairs as the matching does (rank correlation 0.93 on an orbit, 0.99 on a facade).
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 
+from services.sfm.colmap import thread_count
 from services.sfm.features import Features
 
 LOOKED_AT = 384  # the largest features of a photo: those seen from farthest and again from elsewhere
@@ -20,7 +23,8 @@ Pairs = list[tuple[int, int]]
 def quick_look(features: list[Features], pairs: Pairs) -> NDArray[np.int64]:
     """(len(pairs),) features that are each other's best match."""
     signatures = [_largest(f) for f in features]
-    return np.array([_agreeing(signatures[i], signatures[j]) for i, j in pairs], np.int64)
+    with ThreadPoolExecutor(min(thread_count(), 8)) as pool:
+        return np.array(list(pool.map(lambda pair: _agreeing(signatures[pair[0]], signatures[pair[1]]), pairs)), np.int64)
 
 
 def promising(pairs: Pairs, scores: NDArray[np.int64], count: int) -> Pairs:

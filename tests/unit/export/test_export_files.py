@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -181,3 +182,9 @@ def test_the_texture_can_be_kept_lossless() -> None:
     decoded = cv2.imdecode(np.frombuffer(encode_texture(pixels, "png", 90), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     np.testing.assert_array_equal(decoded, pixels)
     assert encode_texture(pixels, "jpeg", 90)[:2] == b"\xff\xd8"
+
+
+def test_open3d_is_loaded_without_what_draws_plots() -> None:
+    """Dash and plotly take half of its loading time; everything that stages use of it is there."""
+    script = "import sys, shared.lean_open3d, open3d; print('dash' in sys.modules, hasattr(open3d.t.geometry, 'RaycastingScene'))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split() == ["False", "True"]

@@ -8,7 +8,7 @@ import pytest
 
 from services.postprocess.atlas import locate_texels, unwrap, vertex_normals
 from services.postprocess.capture import Camera
-from services.postprocess.cleaning import clean, fill_holes, is_watertight, manifold
+from services.postprocess.cleaning import clean, face_pieces, fill_holes, is_watertight, manifold
 from services.postprocess.colour import linear_table, to_bytes, to_linear, to_srgb
 from services.postprocess.exposure import solve_gains
 from services.postprocess.focus import find_focus
@@ -35,6 +35,12 @@ def sphere(radius: float = 1.0) -> Mesh:
 def volume(mesh: Mesh) -> float:
     a, b, c = mesh.vertices[mesh.faces].transpose(1, 0, 2)
     return float((a * np.cross(b, c)).sum() / 6)
+
+
+def test_pieces_are_joined_across_edges_alone() -> None:
+    """Two triangles with a common edge are one piece; a third that touches them in a corner is another."""
+    labels = face_pieces(np.array([[0, 1, 2], [2, 1, 3], [3, 4, 5]], np.int32))
+    assert labels[0] == labels[1] != labels[2]
 
 
 def test_the_texture_is_as_large_as_the_photos_resolve() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from services.postprocess.capture import Camera, Cloud
 from services.postprocess.carving import carved_border
-from services.postprocess.free_space import FreeSpace
-from services.postprocess.isolation import without_strays
+from services.postprocess.free_space import FreeSpace, read_depth_map
+from services.postprocess.isolation import point_spacing, without_strays
 from services.postprocess.support_plane import Plane
 from services.postprocess.surface import Mesh
 from services.postprocess.visibility import RayCaster
@@ -54,6 +54,23 @@ def test_a_place_that_cameras_looked_past_is_empty(space: FreeSpace) -> None:
     """Beside the ball is empty; its surface, its inside and what is under it are not."""
     points = np.array([[0.6, 0, 0.1], [0.3, 0, 0.3], [0, 0, 0.3], [0.05, 0, 0.01]])
     np.testing.assert_array_equal(space.empty(points, 0.02), [True, False, False, False])
+
+
+def test_a_depth_map_is_read_to_the_bit(space: FreeSpace) -> None:
+    """Looked up by its bits, a float16 means what it says; nothing seen is zero."""
+    path = space.folder / "3.npz"
+    stored, found = np.load(path), read_depth_map(path)
+    low, high = (float(value) for value in stored["range"])
+    expected = np.nan_to_num(low + stored["inverse_depth"].astype(np.float32) * (high - low), nan=0.0)
+    np.testing.assert_array_equal(found.levels[found.stored], expected)
+
+
+def test_the_distance_between_points_is_told() -> None:
+    """Of a square grid, to a tenth of it in a cell of several points, wherever it lies; strays far away do not matter."""
+    x, y = np.meshgrid(np.arange(400) * 0.01, np.arange(400) * 0.01)
+    points = np.column_stack([x.ravel() - 7, y.ravel() + 3, np.zeros(x.size)])
+    points = np.vstack([points, [[500.0, -900, 40]]])
+    assert point_spacing(Cloud(points, points, np.zeros(points.shape, np.uint8))) == pytest.approx(0.01, rel=0.1)
 
 
 def test_floaters_go_and_the_surface_stays(space: FreeSpace) -> None:
