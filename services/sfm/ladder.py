@@ -10,13 +10,15 @@ from services.sfm.features import Features, extract_features, feature_scale
 from services.sfm.intrinsics import CameraGroup
 from services.sfm.keypoint_refinement import Refinement
 from services.sfm.mapping import Component, MappingTask, map_globally, map_incrementally
-from services.sfm.matching import linked_pairs, match_pairs, write_database
-from services.sfm.pair_ranking import Pairs
+from services.sfm.matching import linked_pairs, match_pairs, median_movement_px, write_database
+from services.sfm.pair_ranking import Pairs, largest_group
 from services.sfm.pairs import select_pairs
 from services.sfm.params import SfmParams
 from services.sfm.photos import Photo
 
 Progress = Callable[[float, str], None]
+
+STILL_PX = 1.0  # a tripod's background moves by 0.05 px, a hand that stays in one place by several
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Seen:
 
     linked_pairs: int
     capped: bool  # features were left out for their number
+    still: bool = False  # the camera stood still, and what agrees is its background: no attempt finds a place for it
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Search:
     seen_counts: list[int] = field(default_factory=list)  # features of each photo in the latest attempt
     links: Pairs = field(default_factory=list)  # pairs with verified matches in the latest attempt, as indices of the photos
     refinement: Refinement | None = None  # of the best component; None where it did not help
+    stood_still: bool = False  # the camera, by its photos' background, which no mask leaves out
 
     @property
     def fixed_cameras(self) -> frozenset[int]:
@@ -61,7 +65,14 @@ class Search:
 
     def good_enough(self) -> bool:
         """Whether so many photos are placed that more effort is not worth it."""
-        return bool(self.components) and self.components[0].registered >= self.params.retry_below * len(self.photos)
+        return self._placed_of(len(self.photos))
+
+    def exhausted(self) -> bool:
+        """Whether so many are placed of those that matches connect that no other mapper does better from the same matches."""
+        return self._placed_of(largest_group(self.links))
+
+    def _placed_of(self, photos: int) -> bool:
+        return bool(self.components) and self.components[0].registered >= self.params.retry_below * photos
 
     def offer(self, components: list[Component], rung: str, scale: float, counts: list[int]) -> None:
         """Keeps the attempt when it is better than those before."""
@@ -88,6 +99,8 @@ def resolutions(params: SfmParams, reduction: int, masked: bool) -> tuple[Resolu
 
 def worth_a_second(photos: list[Photo], first: Resolution, second: Resolution, seen: Seen) -> bool:
     """Whether the second try sees anything that the first did not, of photos that have anything to do with each other."""
+    if seen.still:
+        return False
     if first.use_masks and not second.use_masks:
         return True
     sharper = any(feature_scale(photo, second.image_size) > feature_scale(photo, first.image_size) for photo in photos)
@@ -109,8 +122,9 @@ def attempt(search: Search, resolution: Resolution, name: str, span: tuple[float
     pairs = select_pairs(features, search.params, resolution.thorough)
     match_pairs(database, search.photos, pairs, scale, search.params.random_seed, part(0.4, 0.8, "matching photos"))
     search.links, search.seen_counts = linked_pairs(database), counts
-    seen = Seen(len(search.links), any(f.capped for f in features))
-    if seen.linked_pairs:
+    still = search.stood_still and median_movement_px(database) < STILL_PX
+    seen = Seen(len(search.links), any(f.capped for f in features), still)
+    if seen.linked_pairs and not seen.still:
         task = mapping_task(search, database, scale, name, part(0.8, 1.0, "placing cameras"))
         _map(search, task, name, scale, counts)
     return seen
@@ -124,7 +138,7 @@ def _map(search: Search, task: MappingTask, name: str, scale: float, counts: lis
     ]
     for rung, run in rungs:
         search.offer(run(), f"{name} {rung}", scale, counts)
-        if search.good_enough():
+        if search.exhausted():
             return
 
 

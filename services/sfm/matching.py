@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from services.sfm.colmap import DEVICE, pycolmap, thread_count
 from services.sfm.features import Features
 from services.sfm.intrinsics import CameraGroup
@@ -58,6 +60,18 @@ def match_pairs(
             database, matching_options=matching, pairing_options=pairing, verification_options=verification, device=DEVICE
         )
         progress((start + len(batch)) / len(pairs))
+
+
+def median_movement_px(database: Path) -> float:
+    """How far matches that agree lie apart in their two photos, in pixels of those that features were found in; the median of all linked
+    pairs' medians, 0 without any."""
+    opened = pycolmap.Database.open(database)
+    geometries = zip(*opened.read_two_view_geometries(), strict=True)
+    agreeing = [(pycolmap.pair_id_to_image_pair(pair), g.inlier_matches) for pair, g in geometries if len(g.inlier_matches) >= LINK]
+    places = {i: opened.read_keypoints(i)[:, :2] for i in {i for pair, _ in agreeing for i in pair}}
+    opened.close()
+    medians = [np.median(np.linalg.norm(places[i][m[:, 0]] - places[j][m[:, 1]], axis=1)) for (i, j), m in agreeing]
+    return float(np.median(medians)) if medians else 0.0
 
 
 def linked_pairs(database: Path) -> Pairs:

@@ -19,7 +19,7 @@ from shared.runtime.workspace import Workspace
 
 MIN_REGISTERED = 3  # two photos have no third to confirm them
 TRIPOD_HINT = (
-    "Leave the background out: options.segmentation.mode `auto`, or a plain backdrop; or walk around the object instead of turning it."
+    "Leave the background out: options.segmentation.mode `turntable`, or a plain backdrop; or walk around the object instead of turning it."
 )
 LADDER_SHARE, REFINED_SHARE = 0.85, 0.95  # of the stage's progress when the ladder, and when the refinement, is done
 
@@ -33,16 +33,17 @@ def reconstruct(workspace: Workspace, params: SfmParams) -> StageReport:
     scratch.mkdir()
     groups = camera_groups(photos, params)
     search = Search(photos, groups, params, scratch, lambda done, message: workspace.progress(LADDER_SHARE * done, message))
+    search.stood_still = still_camera(workspace.inputs("segmentation")) and not any(photo.mask for photo in photos)
     climb(search, workspace.reduction)
-    refuse_too_few(search, still_camera(workspace.inputs("segmentation")))
+    refuse_too_few(search)
     workspace.progress(LADDER_SHARE, "refining cameras")
     refine(search, params, workspace.reduction)
     write_outputs(workspace, search, params)
     return success_report(search)
 
 
-def refuse_too_few(search: Search, tripod: bool) -> None:
-    """Raises PermanentError unless enough photos are placed. `tripod`: whether the camera stood still; without masks that is why."""
+def refuse_too_few(search: Search) -> None:
+    """Raises PermanentError unless enough photos are placed."""
     placed = search.components[0].registered if search.components else 0
     total = len(search.photos)
     if placed >= max(MIN_REGISTERED, search.params.min_registered * total):
@@ -52,10 +53,9 @@ def refuse_too_few(search: Search, tripod: bool) -> None:
     message = (
         f"Only {placed} of {total} photos could be placed; not these: {lost}." if placed else f"None of the {total} photos could be placed."
     )
-    unmasked = tripod and not any(photo.mask for photo in search.photos)
-    if unmasked:
+    if search.stood_still:
         message += " The camera stood still before a background that did not move."
-    hint = TRIPOD_HINT if unmasked else " ".join(cause.hint for cause in causes(search))
+    hint = TRIPOD_HINT if search.stood_still else " ".join(cause.hint for cause in causes(search))
     raise PermanentError("TOO_FEW_REGISTERED", message, hint, report)
 
 

@@ -72,15 +72,24 @@ def test_photos_that_do_not_overlap_are_named(tmp_path: Path) -> None:
 
 
 def test_an_object_that_turns_gets_masks_and_is_placed(tmp_path: Path) -> None:
-    """Before a textured wall: unasked, every photo registers and nothing is doubted; without masks a warning names the option."""
+    """Before a textured wall: unasked, every photo registers and nothing is doubted."""
     photos = encoded(turntable())
-    said = run_job(photos, tmp_path / "none", ("ingest", "segmentation"), {"segmentation": {"mode": "none"}})[-1].report.warnings
-    assert [warning.code for warning in said] == ["MOVING_OBJECT"]
-    assert set(said[0].photos) == set(photos) and "`turntable`" in said[0].hint
-    manifests = run_job(photos, tmp_path / "masks", CAMERAS_ONLY)
-    report = report_of(manifests)
+    report = report_of(run_job(photos, tmp_path, CAMERAS_ONLY))
     assert report["images"]["registered"] == len(photos)
     assert report["verdict"] == "pass", report["reasons"]
+
+
+def test_an_object_that_turns_without_masks_fails_at_once_and_says_how_to_mend_it(tmp_path: Path) -> None:
+    """No attempt at placing photos before a background that stands still, but an error that names them and the option that helps."""
+    photos = encoded(turntable())
+    manifests = run_job(photos, tmp_path, CAMERAS_ONLY, {"segmentation": {"mode": "none"}})
+    (warning,) = manifests[1].report.warnings
+    assert warning.code == "MOVING_OBJECT" and set(warning.photos) == set(photos) and "`turntable`" in warning.hint
+    last = manifests[-1]
+    assert last.error is not None and last.error.code == "TOO_FEW_REGISTERED"
+    assert "stood still" in last.error.message and "`turntable`" in last.error.hint
+    assert {photo.reason for photo in last.report.images} == {"NOT_REGISTERED"} and len(last.report.images) == len(photos)
+    assert last.report.summary["attempts"] == []
 
 
 def test_a_mirror_is_told_from_a_matt_object(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ CAPTURES: dict[str, Capture] = {
     "animal-blurred": _animal(blurred=0.1),
     "animal-12": _animal(views=12),
     "animal-60": _animal(views=60),
+    "animal-90": _animal(views=90, width=640),
 }
 MAIN = ("animal", "statue", "sharp", "facade")
 SMALL = Capture("animal", replace(_ANIMAL.shooting, views=14, width=640), cell=0.008)

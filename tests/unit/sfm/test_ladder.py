@@ -1,8 +1,13 @@
 """When more effort is worth it."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from services.sfm.ladder import Resolution, Seen, resolutions, worth_a_second
+import pytest
+
+from services.sfm.ladder import Resolution, Search, Seen, resolutions, worth_a_second
+from services.sfm.pair_ranking import Pairs
 from services.sfm.params import SfmParams
 from services.sfm.photos import Photo
 
@@ -23,6 +28,22 @@ def test_a_second_try_must_be_able_to_see_more() -> None:
 def test_photos_that_have_nothing_in_common_get_no_second_try() -> None:
     """A job that cannot succeed fails at once."""
     assert not worth_a_second(photos(3000), FIRST, SECOND, Seen(linked_pairs=0, capped=True))
+
+
+def test_a_tripod_before_a_background_gets_no_second_try() -> None:
+    """More features of what stood still place nothing."""
+    assert not worth_a_second(photos(3000), FIRST, SECOND, Seen(linked_pairs=9, capped=True, still=True))
+
+
+@pytest.mark.parametrize(
+    ("links", "exhausted"), [([(0, 1), (1, 2), (3, 4), (4, 5)], True), ([(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)], False)]
+)
+def test_other_mappers_are_tried_while_matches_connect_more_photos(links: Pairs, exhausted: bool) -> None:
+    """Three of six placed: enough where matches connect no more than three, not where they connect all."""
+    placed: Any = SimpleNamespace(registered=3)
+    search = Search(6 * photos(800), [], SfmParams(), Path(), lambda done, message: None, [placed], links=links)
+    assert search.exhausted() is exhausted
+    assert not search.good_enough()
 
 
 def test_masks_are_dropped_before_giving_up() -> None:

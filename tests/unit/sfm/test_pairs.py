@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 
 from services.sfm.features import Features
-from services.sfm.pair_ranking import promising
+from services.sfm.pair_ranking import largest_group, promising
 from services.sfm.pairs import look_alikes, neighbours, select_pairs
 from services.sfm.params import SfmParams
 
@@ -48,6 +48,12 @@ def test_a_crowd_does_not_hide_the_way_to_another_crowd() -> None:
     kept = set(promising(pairs, scores, 40))
     assert {(3, 35), (5, 22)} <= kept
     assert len(kept) < len(pairs) / 2
+
+
+def test_pairs_tell_which_photos_hang_together() -> None:
+    """What two pairs share a photo of is one group; the largest has the four of 0, 1, 2 and 9."""
+    assert largest_group([(0, 1), (4, 5), (1, 2), (2, 9), (7, 8)]) == 4
+    assert largest_group([]) == 0
 
 
 def test_neighbours_reach_further_in_doubling_steps() -> None:

@@ -197,7 +197,7 @@ def test_a_tripod_without_masks_is_the_reason_that_is_told(tmp_path: Path) -> No
     (folder / "masks.json").write_text(json.dumps({"mode": "none", "still_camera": True, "masks": {}}))
     with pytest.raises(PermanentError, match="stood still") as failed:
         run(root)
-    assert failed.value.code == "TOO_FEW_REGISTERED" and "`auto`" in failed.value.hint
+    assert failed.value.code == "TOO_FEW_REGISTERED" and "`turntable`" in failed.value.hint
 
 
 def test_opencv_can_write_pictures_beside_pycolmap() -> None:
