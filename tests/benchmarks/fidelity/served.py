@@ -12,9 +12,11 @@ import json
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from deploy.demo.receiver import CallerBackend
 from tests.benchmarks.fidelity.captures import CAPTURES, rendered
 from tests.benchmarks.fidelity.chain import identity
 from tests.benchmarks.fidelity.score import score_run
-from tests.benchmarks.fidelity.served_table import columns, lines, write_section
+from tests.benchmarks.fidelity.served_table import columns, lines, parts_of_elsewhere, write_section
 from tests.benchmarks.fidelity.table import aligned
 
 HERE = Path(__file__).resolve().parent
@@ -37,10 +39,12 @@ WEBHOOK_TIMEOUT_S = 1800
 
 @dataclass(frozen=True)
 class Ended:
-    """A job that ended. `seconds`: from the answer that accepted it to its webhook; `cpu_seconds`: of every process of the service."""
+    """A job that ended. `seconds`: from the answer that accepted it to its webhook; `elsewhere`: those in which nothing computed, by what
+    they led to (a stage's end, the webhook); `cpu_seconds`: by program, `stage` for all that computes."""
 
     seconds: float
-    cpu_seconds: float
+    elsewhere: dict[str, float]
+    cpu_seconds: dict[str, float]
     job: dict[str, Any]
 
 
@@ -52,6 +56,7 @@ class JobFailedError(Exception):
 class Service:
     """A gateway, and the secrets that a caller has."""
 
+    data: Path
     url: str
     secrets: dict[str, str]
 
@@ -63,7 +68,7 @@ class Service:
                 job_id = submit(api, backend.photo_urls(), f"{backend.url}/hook", preset)
                 accepted, cpu_before = time.monotonic(), cpu_seconds()
                 webhook = backend.webhooks.get(timeout=WEBHOOK_TIMEOUT_S)
-                seconds, cpu_after = time.monotonic() - accepted, cpu_seconds()
+                seconds, cpu_after, told = time.monotonic() - accepted, cpu_seconds(), datetime.now(UTC)
                 job = api.get(f"/api/v1/jobs/{job_id}").raise_for_status().json()
         finally:
             backend.close()
@@ -71,16 +76,34 @@ class Service:
             raise JobFailedError(f"{job['status']}: {job['error']}")
         if files is not None:
             fetch(job, files)
-        return Ended(seconds, cpu_after - cpu_before, job)
+        return Ended(seconds, self._elsewhere(job, told), {name: round(spent, 2) for name, spent in (cpu_after - cpu_before).items()}, job)
+
+    def _elsewhere(self, job: dict[str, Any], told: datetime) -> dict[str, float]:
+        """From the workers' logs, which say when each step was settled."""
+        settled: dict[str, datetime] = {}
+        for log in self.data.rglob("*.log"):
+            for line in log.read_text(errors="replace").splitlines():
+                if job["job_id"] in line and "delivery settled: done" in line and line.startswith("{"):
+                    said = json.loads(line)
+                    settled[said["stage"]] = datetime.fromisoformat(said["time"])
+        found, before = {}, datetime.fromisoformat(job["created_at"])
+        for stage in (stage for stage in job["stages"] if stage["name"] in settled):
+            at = settled[stage["name"]]
+            found[stage["name"]] = round((at - before).total_seconds() - stage["seconds"], 2)
+            before = at
+        return {**found, "webhook": round((told - before).total_seconds(), 2)}
 
 
-def cpu_seconds() -> float:
-    """Of all processes that this one started, so far; theirs too. Those of ended children count with their parents."""
-    times = []
+def cpu_seconds() -> Counter[str]:
+    """Of all processes that this one started, and theirs, so far: by program, `stage` for the children that compute."""
+    found: Counter[str] = Counter()
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            times.append(process.cpu_times())
-    return float(sum(t.user + t.system + t.children_user + t.children_system for t in times))
+            times, command = process.cpu_times(), process.cmdline()
+            modules = [command[i + 1] for i, word in enumerate(command[:-1]) if word == "-m"]
+            name = "stage" if "shared.runtime.child_main" in modules else (modules or [process.name()])[0]
+            found[name] += times.user + times.system + times.children_user + times.children_system
+    return found
 
 
 @contextmanager
@@ -91,7 +114,7 @@ def service(mode: str, kernels: Path) -> Iterator[Service]:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="meshwork-served-")))
         scratch.chmod(0o755)  # PostgreSQL's own user must get through
-        yield Service(*stack.enter_context(MODES[mode](scratch / "data")))
+        yield Service(scratch / "data", *stack.enter_context(MODES[mode](scratch / "data")))
 
 
 def serve(name: str, mode: str, preset: str, out: Path) -> dict[str, Any]:
@@ -106,6 +129,7 @@ def serve(name: str, mode: str, preset: str, out: Path) -> dict[str, Any]:
         **identity(name, preset),
         "mode": mode,
         "seconds": ended.seconds,
+        "elsewhere": ended.elsewhere,
         "cpu_seconds": ended.cpu_seconds,
         "stages": {stage["name"]: stage["seconds"] for stage in ended.job["stages"]},
         **score_run(files, capture).as_json(),
@@ -126,7 +150,12 @@ def main(arguments: list[str]) -> int:
             print(f"{name}, {given.preset}, {mode} …", flush=True)
             rows = _remember(serve(name, mode, given.preset, given.out.resolve()), given.out.resolve() / "served.json")
             write_section(rows, given.results)
-        print(aligned(lines(row for row in rows if (row["capture"], row["preset"]) == (name, given.preset)), columns()), flush=True)
+        print(
+            aligned(lines(row for row in rows if (row["capture"], row["preset"]) == (name, given.preset)), columns()),
+            parts_of_elsewhere(rows),
+            sep="\n",
+            flush=True,
+        )
     return 0
 
 

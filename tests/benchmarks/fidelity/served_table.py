@@ -13,7 +13,8 @@ _INTRODUCTION = f"""{SERVED_HEADING}
 Written by `make bench-served`: a capture posted to a gateway, scored from its downloads. Embedded is one process; the mesh is RabbitMQ,
 PostgreSQL, MinIO, the gateway and a worker per stage on the same machine; each after a job that compiled kernels and loaded libraries.
 Webhook: seconds from the answer that accepted the job. Computing: the sum of the stages, as the job has them; elsewhere: the rest (queues,
-files to the store and back, the webhook). CPU s: of all processes, servers included: other work on the machine hardly changes it.
+files to the store and back, the webhook). CPU s: of the processes that compute, which other work on the machine hardly changes, and of all
+others, servers included, whose upkeep grows with the time that passes.
 """
 
 
@@ -37,7 +38,8 @@ _FIGURES: list[tuple[str, Callable[[Json], float], str]] = [
     ("webhook s", lambda row: float(row["seconds"]), "{:.1f}"),
     ("computing s", _computing, "{:.1f}"),
     ("elsewhere s", lambda row: float(row["seconds"]) - _computing(row), "{:.1f}"),
-    ("CPU s", lambda row: float(row["cpu_seconds"]), "{:.0f}"),
+    ("CPU s computing", lambda row: float(row["cpu_seconds"]["stage"]), "{:.1f}"),
+    ("elsewhere CPU s", lambda row: float(sum(row["cpu_seconds"].values()) - row["cpu_seconds"]["stage"]), "{:.1f}"),
     *((name, _stage(name), "{:.1f}") for name in STAGES),
 ]
 
@@ -83,7 +85,20 @@ def _percent(before: float, after: float) -> str:
     return "–" if before == 0 else f"{100 * (after / before - 1):+.1f} %"
 
 
+def parts_of_elsewhere(rows: Iterable[Json]) -> str:
+    """Where the seconds in which nothing computed went, and the CPU seconds of what does not compute: the largest parts of each row."""
+    return "\n".join(
+        f"* {row['capture']}, {row['preset']}, {row['mode']}: seconds before the end of {_largest(row['elsewhere'])};"
+        f" CPU seconds of {_largest({name: spent for name, spent in row['cpu_seconds'].items() if name != 'stage'})}."
+        for row in rows
+    )
+
+
+def _largest(parts: dict[str, float], count: int = 5) -> str:
+    return ", ".join(f"{name} {parts[name]:.1f}" for name in sorted(parts, key=lambda name: -parts[name])[:count])
+
+
 def write_section(rows: Sequence[Json], path: Path) -> None:
     """Puts the section into RESULTS.md, in the place of the one that is there; it is the last."""
     before = (path.read_text() if path.exists() else "").partition(SERVED_HEADING)[0].rstrip("\n")
-    path.write_text(f"{before}\n\n{_INTRODUCTION}\n{markdown(lines(rows), columns())}\n")
+    path.write_text(f"{before}\n\n{_INTRODUCTION}\n{markdown(lines(rows), columns())}\n\n{parts_of_elsewhere(rows)}\n")
