@@ -39,9 +39,9 @@ class Texels:
     def on(self, faces: Faces, values: NDArray[np.floating]) -> Float32:
         """Values n×c of vertices, interpolated at the texels."""
         result = np.zeros((len(self.face), values.shape[1]), np.float32)
-        corners = faces[self.face]
+        single = values.astype(np.float32)
         for k in range(3):
-            result += values[corners[:, k]].astype(np.float32) * self.weights[:, k, None]
+            result += single[faces[self.face, k]] * self.weights[:, k, None]
         return result
 
 

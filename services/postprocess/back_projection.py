@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from services.postprocess.back_projection_kernels import collect, render, subtract
 from services.postprocess.capture import Camera, Floats
 from services.postprocess.colour import linear_table
+from services.postprocess.threads import in_threads
 
 if TYPE_CHECKING:
     from services.postprocess.texturing import Candidates
@@ -25,20 +26,20 @@ Float32 = NDArray[np.float32]
 
 
 def sharpened(
-    colours: Float32, points: Floats, found: "Candidates", gains: Floats, cameras: Sequence[Camera], spacing_px: float
+    colours: Float32, points: Float32, origin: Floats, found: "Candidates", gains: Floats, cameras: Sequence[Camera], spacing_px: float
 ) -> Float32:
-    """Linear colours n×3 of texels (`points` n×3, world) after one step; as they were where no photo tells.
+    """Linear colours n×3 of texels (`points` n×3 from `origin`, world axes) after one step; as they were where no photo tells.
 
     `cameras` are those that `found` was collected from, at the same sizes; `spacing_px`: distance of neighbouring texels in their pixels.
     """
-    origin = points.mean(0)
-    near = (points - origin).astype(np.float32)
     change = np.zeros((len(points), 4), np.float32)
     spread = float(np.clip(spacing_px, 0.5, 1.0))
-    for i, camera in enumerate(cameras):
-        view = (i, near, camera.R, camera.t + camera.R @ origin, camera.K, found.scores, found.views, colours, gains[i], LEAST_SCORE)
+    for i, (camera, photo) in enumerate(zip(cameras, in_threads(lambda camera: camera.photo(), cameras), strict=True)):
+        view = (i, points, camera.R, camera.t + camera.R @ origin, camera.K, found.scores, found.views, colours, gains[i], LEAST_SCORE)
         pixels = np.zeros((camera.height, camera.width, 4), np.float32)
         render(*view, spread, get_num_threads(), pixels)
-        subtract(camera.photo(), linear_table(), pixels)
+        subtract(photo, linear_table(), pixels)
         collect(*view, TOLERANCE, pixels, change)
-    return np.asarray(np.maximum(colours + change[:, :3] / np.maximum(change[:, 3:], 1e-9), 0), np.float32)
+    change[:, :3] /= np.maximum(change[:, 3:], 1e-9)
+    change[:, :3] += colours
+    return np.maximum(change[:, :3], 0)

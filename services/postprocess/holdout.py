@@ -34,7 +34,9 @@ def held_out_psnr(mesh: Mesh, normals: Floats, cameras: Sequence[Camera], every:
         return None
     # One pass over the photos for all targets: each photo's depth buffer is cast once.
     spacing = float(np.median([_pixel_size(camera, points) for camera in kept]))
-    found = collect_views(points, facing, kept, caster, best + SPARE_VIEWS, spacing)
+    origin = points.mean(0)
+    near, facing = (points - origin).astype(np.float32), facing.astype(np.float32)
+    found = collect_views(near, facing, origin, kept, caster, best + SPARE_VIEWS, spacing)
     gains = solve_gains(found.scores, found.views, found.colours, len(kept), linear_table(), seed)
     colours, seen = found.blended(gains, best)
     colours[~seen] = colours[seen].mean(0) if seen.any() else 0.2

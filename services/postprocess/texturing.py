@@ -23,6 +23,7 @@ POWER = 1.0
 TEXELS_PER_PIXEL = 1.0  # along a photo's side, at least, where the limit allows it
 UTILISATION = 0.5  # share of an atlas that charts cover
 SMALLEST_SIZE = 256
+BLOCK = 1 << 20  # texels that are converted at a time, in double precision
 OUTLIER = 0.5  # of the median's brightness
 
 
@@ -63,26 +64,30 @@ def fitting_size(mesh: Mesh, cameras: Sequence[Camera], limit: int) -> int:
 
 
 def collect_views(
-    points: Floats,
-    normals: Floats,
+    points: Float32,
+    normals: Float32,
+    origin: Floats,
     cameras: Sequence[Camera],
     caster: RayCaster,
     keep: int,
     spacing: float,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> Candidates:
-    """The `keep` best views of each point. `spacing`: distance between points (world), which photos are not sampled finer than."""
+    """The `keep` best views of each point (n×3 from `origin`, world axes, with unit normals n×3).
+
+    `spacing`: distance between points (world), which photos are not sampled finer than.
+    """
     count = len(points)
     found = Candidates(np.zeros((count, keep), np.float32), np.zeros((count, keep), np.uint16), np.zeros((count, keep, 3), np.uint16))
-    origin = points.mean(0) if count else np.zeros(3)
-    near, facing = (points - origin).astype(np.float32), normals.astype(np.float32)
     photos = useful_photos(cameras, origin, spacing)
     reference = median_resolution(photos, origin)
     sharpness = relative_sharpness(photos)
-    for i, (camera, photo) in enumerate(zip(photos, in_threads(Camera.photo, photos), strict=True)):
+    for i, (camera, photo) in enumerate(zip(photos, in_threads(lambda camera: camera.photo(), photos), strict=True)):
         view = view_of(caster, camera)
         pose = (camera.R, camera.t + camera.R @ origin, camera.K)
-        rate_view(i, near, facing, *pose, view.depth, view.edge, photo, reference, sharpness[i], found.scores, found.views, found.colours)
+        rate_view(
+            i, points, normals, *pose, view.depth, view.edge, photo, reference, sharpness[i], found.scores, found.views, found.colours
+        )
         progress((i + 1) / len(photos))
     return found
 
@@ -99,18 +104,24 @@ def paint(
 ) -> Texture:
     """The texture of a mesh (`normals` n×3 of its vertices, `uv` m×3×2 of its corners) from all photos."""
     texels = locate_texels(uv, size)
-    density = texel_density(mesh, uv, size)
-    points = np.vstack([texels.on(mesh.faces, mesh.vertices), mesh.vertices])
-    facing = np.vstack([texels.on(mesh.faces, normals), normals])
-    found = collect_views(points, facing, cameras, RayCaster(mesh), best + SPARE_VIEWS, 1 / density, progress)
+    count, density = len(texels.index), texel_density(mesh, uv, size)
+    origin = mesh.vertices.mean(0)  # single precision holds what is near zero
+    points = _with_vertices(texels, mesh, mesh.vertices - origin)
+    found = collect_views(
+        points, _with_vertices(texels, mesh, normals), origin, cameras, RayCaster(mesh), best + SPARE_VIEWS, 1 / density, progress
+    )
     gains = solve_gains(found.scores, found.views, found.colours, len(cameras), linear_table(), seed)
     colours, seen = found.blended(gains, best)
-    count = len(texels.index)
-    photos = useful_photos(cameras, points.mean(0), 1 / density)
-    spacing_px = median_resolution(photos, points.mean(0)) / density
-    colours[:count] = sharpened(colours[:count], points[:count], found.first(count), gains, photos, spacing_px)
+    photos = useful_photos(cameras, origin, 1 / density)
+    spacing_px = median_resolution(photos, origin) / density
+    colours[:count] = sharpened(colours[:count], points[:count], origin, found.first(count), gains, photos, spacing_px)
     pixels = _fill(texels, colours, seen, mesh, size)
     return Texture(pixels, float(seen[:count].mean()), density, gains)
+
+
+def _with_vertices(texels: Texels, mesh: Mesh, values: Floats) -> Float32:
+    """Values n×c of vertices at the texels and, after them, at the vertices themselves."""
+    return np.concatenate([texels.on(mesh.faces, values), values.astype(np.float32)])
 
 
 def _fill(texels: Texels, colours: Float32, seen: NDArray[np.bool_], mesh: Mesh, size: int) -> Bytes:
@@ -120,9 +131,10 @@ def _fill(texels: Texels, colours: Float32, seen: NDArray[np.bool_], mesh: Mesh,
     unseen = ~seen[:count]
     hidden = Texels(texels.index[unseen], texels.face[unseen], texels.weights[unseen])
     colours[:count][unseen] = hidden.on(mesh.faces, of_vertices)
-    pixels = np.zeros((size * size, 3), np.uint8)
-    pixels[texels.index] = to_bytes(colours[:count])
-    covered = np.zeros(size * size, bool)
+    pixels, covered = np.zeros((size * size, 3), np.uint8), np.zeros(size * size, bool)
+    for start in range(0, count, BLOCK):
+        block = slice(start, min(start + BLOCK, count))
+        pixels[texels.index[block]] = to_bytes(colours[block])
     covered[texels.index] = True
     return pad(pixels.reshape(size, size, 3), covered.reshape(size, size))
 

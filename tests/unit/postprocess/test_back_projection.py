@@ -46,9 +46,9 @@ def sheet_camera(index: int, passer_by: bool = False) -> Sheet:
 
 @pytest.fixture(scope="module")
 def points() -> np.ndarray:
-    """The sheet's texels, z = 0."""
+    """The sheet's texels, z = 0, from the frame's origin."""
     x, y = np.meshgrid(*((np.arange(SIDE) + 0.5) / SIDE,) * 2)
-    return np.stack([x.ravel(), y.ravel(), np.zeros(SIDE**2)], 1)
+    return np.stack([x.ravel(), y.ravel(), np.zeros(SIDE**2)], 1).astype(np.float32)
 
 
 def seen_by_all(count: int) -> Candidates:
@@ -76,14 +76,14 @@ def inner(points: np.ndarray) -> np.ndarray:
 def test_contrast_that_blending_took_comes_back(points: np.ndarray) -> None:
     """One step halves the error of stripes three pixels wide, whatever the photos' exposures."""
     soft = blurred(points)
-    sharp = sharpened(soft, points, seen_by_all(len(points)), GAINS, [sheet_camera(i) for i in range(3)], PIXELS / SIDE)
+    sharp = sharpened(soft, points, np.zeros(3), seen_by_all(len(points)), GAINS, [sheet_camera(i) for i in range(3)], PIXELS / SIDE)
     assert off_truth(sharp, points, inner(points)) < 0.5 * off_truth(soft, points, inner(points))
 
 
 def test_someone_in_front_leaves_no_trace(points: np.ndarray) -> None:
     """What differs by more than half the brightness is not taken for detail."""
     cameras = [sheet_camera(i, passer_by=i == 1) for i in range(3)]
-    sharp = sharpened(blurred(points), points, seen_by_all(len(points)), GAINS, cameras, PIXELS / SIDE)
+    sharp = sharpened(blurred(points), points, np.zeros(3), seen_by_all(len(points)), GAINS, cameras, PIXELS / SIDE)
     assert sharp.max() < 0.55
 
 
@@ -93,4 +93,6 @@ def test_unseen_texels_keep_their_colour(points: np.ndarray) -> None:
     nothing = seen_by_all(len(points))
     nothing.scores[: len(points) // 2] = 0
     nothing.scores[len(points) // 2 :] = 1e-4
-    np.testing.assert_array_equal(soft, sharpened(soft, points, nothing, GAINS, [sheet_camera(i) for i in range(3)], PIXELS / SIDE))
+    np.testing.assert_array_equal(
+        soft, sharpened(soft, points, np.zeros(3), nothing, GAINS, [sheet_camera(i) for i in range(3)], PIXELS / SIDE)
+    )
