@@ -1,6 +1,7 @@
 """Depth maps of one view after the other: a pyramid of PatchMatch levels, then a pass in which neighbours must agree.
 
-Round 1 takes a view from the coarsest level to the last but one; round 2, which needs every neighbour's map of round 1, to the finest.
+Round 0 is the coarsest level, after which the region of interest is settled; round 1 takes a view to the last level but one; round 2, which
+needs every neighbour's map of round 1, to the finest.
 Maps live in files between rounds, so memory does not grow with the number of views.
 """
 
@@ -35,6 +36,8 @@ _RANDOM_TRIES = 6
 _DISTRUSTED_COST = 0.5  # a coarse depth with a higher cost does not take a pixel out of the region
 _RIM_PX = 3  # around what is worth refining, in pixels of the coarser level
 _STEPS = 2  # of refinement after a change of level
+_LOST_COST = 0.4  # pixels that match worse after a level look for quite another plane
+_LOST_ITERATIONS = 3
 _SETTLED_COST = 0.05  # pixels that match so well after refinement try no other planes
 
 
@@ -159,15 +162,23 @@ def _salt(scene: Scene, index: int, stage: int) -> int:
     return (scene.params.seed * 15_485_863 + index * 104_729 + stage * 7_919) % 2**31
 
 
-def photometric_map(scene: Scene, index: int) -> None:
-    """Round 1: from seeds at the coarsest level to the last but one (the only one, where there is one)."""
-    params, levels = scene.params, scene.params.levels
-    level = scene.level(index, levels[0])
+def coarsest_map(scene: Scene, index: int) -> None:
+    """Round 0: from seeds, at the coarsest level."""
+    params, divisor = scene.params, scene.params.levels[0]
+    level = scene.level(index, divisor)
     planes, best = sparse_planes(level, scene.visible[index]), np.zeros((level.height, level.width, 2), np.uint8)
-    stereo = _stereo(scene, index, levels[0], first_active(scene, index, levels[0]), None)
+    stereo = _stereo(scene, index, divisor, first_active(scene, index, divisor), None)
     seed_planes(stereo, planes, best, params.best_views, _RANDOM_TRIES, _salt(scene, index, 0))
     _propagate(stereo, planes, best, Sweep(params.seed_iterations, 4.0, -1.0, 0.0, _salt(scene, index, 1)), params.best_views)
     refine_planes(stereo, planes, best, params.best_views, _STEPS, -1.0, MIN_DEVIATION)
+    np.save(scene.path("coarsest", index), planes)
+    np.save(scene.path("best", index), best)
+
+
+def photometric_map(scene: Scene, index: int) -> None:
+    """Round 1: from the coarsest level to the last but one (the only one, where there is one)."""
+    params, levels = scene.params, scene.params.levels
+    planes, best = np.array(scene.load("coarsest", index)), np.load(scene.path("best", index))
     for k, divisor in enumerate(levels[1:-1], start=1):
         planes, best = _finer(scene, index, planes, best, (levels[k - 1], divisor), params.level_iterations)
     np.save(scene.path("photometric", index), planes)
@@ -183,7 +194,27 @@ def _finer(scene: Scene, index: int, planes: Maps, best: Bytes, divisors: tuple[
     _propagate(stereo, planes, best, Sweep(iterations, 0.5, _SETTLED_COST, 0.0, _salt(scene, index, 10 + divisors[1])), views)
     if iterations > 0:
         refine_planes(stereo, planes, best, views, 1, _SETTLED_COST, MIN_DEVIATION)
+    if divisors[1] != scene.params.levels[-1]:  # the last level finds little more, at four times the pixels
+        _search_again(scene, index, stereo, planes, best)
     return planes, best
+
+
+def _search_again(scene: Scene, index: int, stereo: Stereo, planes: Maps, best: Bytes) -> None:
+    """What matches badly after a level tries random planes in the region, then its neighbours'.
+
+    Thin parts get lost at coarser levels, where a window shows more of what lies behind them.
+    """
+    views, low = scene.params.best_views, stereo.low
+    if scene.region.box is not None:
+        z = scene.region.box.corners() @ scene.views[index].R[2] + scene.views[index].t[2]
+        low = max(low, 1.0 / max(float(z.max()), 1e-9))
+    lost = stereo.active & (planes[..., 0] > 0) & (planes[..., 3] > _LOST_COST)
+    stereo = stereo._replace(active=lost, low=low)
+    tried = planes.copy()
+    seed_planes(stereo, tried, best, views, _RANDOM_TRIES, _salt(scene, index, 30))
+    planes[lost] = tried[lost]
+    _propagate(stereo, planes, best, Sweep(_LOST_ITERATIONS, 1.0, _SETTLED_COST, 0.0, _salt(scene, index, 31)), views)
+    refine_planes(stereo, planes, best, views, 1, _SETTLED_COST, MIN_DEVIATION)
 
 
 def geometric_map(scene: Scene, index: int) -> None:

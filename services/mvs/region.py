@@ -1,6 +1,6 @@
 """The region of interest: what the cameras orbit, if they orbit anything. Only pixels whose ray meets it are worth evaluating."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ MIN_POINTS = 30
 _PLANE_TOLERANCE = 0.012  # of the distance to the cameras
 _GROUND = 0.003  # of the distance to the cameras: what stands less high on the plane is the plane
 _MARGIN = 0.12  # of the box's size, on every side
+_CLEAR = 0.15  # of the box's height: what stands no higher may be rough ground, which goes on in all directions
+_TOUCHING = 0.03  # of the box's size: what comes so close to a side goes on behind it
+_GROWTH = 0.35  # of the box's size: how far behind such a side is looked
 _RANSAC_ROUNDS = 400
 
 
@@ -39,9 +42,17 @@ class Box:
     axes: Floats
     half: Floats
 
+    def local(self, points: Floats) -> Floats:
+        """n×3 world points along the axes, from the centre."""
+        return np.asarray((points - self.centre) @ self.axes.T)
+
     def contains(self, points: Floats) -> NDArray[np.bool_]:
         """Which of n×3 world points are inside."""
-        return np.asarray((np.abs((points - self.centre) @ self.axes.T) <= self.half).all(axis=1))
+        return np.asarray((np.abs(self.local(points)) <= self.half).all(axis=1))
+
+    def between(self, low: Floats, high: Floats) -> "Box":
+        """The box from `low` to `high` along the axes, in half sizes: −1 and 1 are this box."""
+        return Box(self.centre + (self.half * (low + high) / 2) @ self.axes, self.axes, self.half * (high - low) / 2)
 
     def corners(self) -> Floats:
         """8×3, world."""
@@ -81,6 +92,36 @@ class Region:
         if self.plane is not None and self.distance is not None:
             inside &= self.plane.height(points) > _GROUND * self.distance
         return np.asarray(inside)
+
+    def stands_clear(self, points: Floats) -> NDArray[np.bool_]:
+        """Which of n×3 world points are inside the box and too high above the support plane to be rough ground."""
+        inside = self.contains_object(points)
+        if self.plane is not None and self.box is not None:
+            inside &= self.plane.height(points) > _CLEAR * 2 * self.box.half[2]
+        return inside
+
+    def looking_beyond(self, low: Floats, high: Floats) -> "Region":
+        """Grown on the sides that an object from `low` to `high` (along the axes, −1..1) touches; itself where it touches none.
+
+        The side that the object stands on stays.
+        """
+        if self.box is None:
+            return self
+        below = np.where(low < 2 * _TOUCHING - 1, 2 * _GROWTH, 0.0)
+        above = np.where(high > 1 - 2 * _TOUCHING, 2 * _GROWTH, 0.0)
+        if self.plane is not None:
+            below[2] = 0.0
+        if not below.any() and not above.any():
+            return self
+        return replace(self, box=self.box.between(-1.0 - below, 1.0 + above))
+
+    def closing_in(self, core: Box, low: Floats, high: Floats) -> "Region":
+        """The box no larger than `core` and an object from `low` to `high` (along the axes, −1..1), with its margin, need."""
+        if self.box is None:
+            return self
+        middle, half = self.box.local(core.centre[None])[0] / self.box.half, core.half / self.box.half
+        least, most = np.minimum(middle - half, low - _MARGIN * half), np.maximum(middle + half, high + _MARGIN * half)
+        return replace(self, box=self.box.between(np.maximum(least, -1.0), np.minimum(most, 1.0)))
 
     def as_json(self) -> dict[str, Any]:
         """What roi.json states; world frame."""

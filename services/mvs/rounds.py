@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from services.mvs.depth_maps import Scene, geometric_map, photometric_map
+from services.mvs.depth_maps import Scene, coarsest_map, geometric_map, photometric_map
+from services.mvs.extent import confirmed_points, object_extent
 from services.mvs.fusion import Cloud, MapQuality, delivered_by, filtered_map, joined
 from services.mvs.params import MvsParams
 from services.mvs.region import Region, find_region
@@ -18,6 +19,14 @@ from services.mvs.views import load_views
 
 Result = TypeVar("Result")
 Progress = Callable[[float, str], None]
+
+
+class OverViews(Protocol):
+    """Does some work on every view."""
+
+    def __call__(self, name: str, work: Callable[[int], Result], low: float, high: float) -> list[Result]:
+        """Each view's result, in order."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,39 @@ def build_scene(folder: Path, scratch: Path, params: MvsParams) -> Scene:
     return Scene(views, selections, visible, region, params, scratch, scale)
 
 
+class _Rounds:
+    """Work on every view that has sources, one view per core; reports progress and keeps the seconds of each round."""
+
+    def __init__(self, pool: ThreadPoolExecutor, usable: list[int], progress: Progress, seconds: dict[str, float]) -> None:
+        self._pool, self._usable, self._progress, self._seconds = pool, usable, progress, seconds
+
+    def __call__(self, name: str, work: Callable[[int], Result], low: float, high: float) -> list[Result]:
+        """`work` of each view, in order; `low` to `high` is the round's part of the stage's progress."""
+        begun, count = monotonic(), len(self._usable)
+        results = []
+        for done, result in enumerate(self._pool.map(work, self._usable), start=1):
+            results.append(result)
+            self._progress(low + (high - low) * done / count, f"{name}: {done} of {count} photos")
+        self._seconds[name.lower().replace(" ", "_")] = monotonic() - begun
+        return results
+
+
+def with_whole_object(scene: Scene, over_views: OverViews) -> Scene:
+    """Makes the coarsest maps; the scene with a box that the object in them does not leave: grown, looked into, and closed in again."""
+    over_views("Looking", lambda i: coarsest_map(scene, i), 0.02, 0.09)
+    core = scene.region.box
+    if core is None:
+        return scene
+    extent = object_extent(core, over_views("Locating", lambda i: confirmed_points(scene, i), 0.09, 0.10))
+    wider = scene.region if extent is None else scene.region.looking_beyond(*extent)
+    if wider is scene.region or wider.box is None:
+        return scene
+    beyond = replace(scene, region=wider)
+    over_views("Looking beyond", lambda i: coarsest_map(beyond, i), 0.10, 0.14)
+    extent = object_extent(wider.box, over_views("Locating again", lambda i: confirmed_points(beyond, i), 0.14, 0.15))
+    return beyond if extent is None else replace(scene, region=wider.closing_in(core, *extent))
+
+
 def reconstruct(folder: Path, scratch: Path, depth_folder: Path, params: MvsParams, progress: Progress) -> Dense:
     """Cameras and photos in `folder` to a cloud; depth maps go to `depth_folder`, everything passing to `scratch`."""
     seconds: dict[str, float] = {}
@@ -58,17 +100,9 @@ def reconstruct(folder: Path, scratch: Path, depth_folder: Path, params: MvsPara
     usable = [i for i, selection in enumerate(scene.selections) if selection.sources]
     seconds["prepare"] = monotonic() - started
     with ThreadPoolExecutor(thread_count()) as pool:
-
-        def over_views(name: str, work: Callable[[int], Result], low: float, high: float) -> list[Result]:
-            begun = monotonic()
-            results = []
-            for done, result in enumerate(pool.map(work, usable), start=1):
-                results.append(result)
-                progress(low + (high - low) * done / len(usable), f"{name}: {done} of {len(usable)} photos")
-            seconds[name.lower().replace(" ", "_")] = monotonic() - begun
-            return results
-
-        over_views("Matching", lambda i: photometric_map(scene, i), 0.02, 0.35)
+        over_views = _Rounds(pool, usable, progress, seconds)
+        scene = with_whole_object(scene, over_views)
+        over_views("Matching", lambda i: photometric_map(scene, i), 0.15, 0.35)
         over_views("Refining", lambda i: geometric_map(scene, i), 0.35, 0.85)
         qualities = over_views("Filtering", lambda i: filtered_map(scene, i, depth_folder), 0.85, 0.93)
         parts = over_views("Fusing", lambda i: delivered_by(scene, i), 0.93, 0.99)

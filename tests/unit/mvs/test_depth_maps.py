@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from services.mvs.depth_maps import Scene, _stereo, first_active, geometric_map, photometric_map
+from services.mvs.depth_maps import Scene, _stereo, coarsest_map, first_active, geometric_map, photometric_map
 from services.mvs.patchmatch_kernels import MIN_DEVIATION, enlarge_planes, exchange_planes, rescore_planes
 from services.mvs.refinement_kernels import refine_planes
 from services.mvs.views import at_level, warp
@@ -71,6 +71,7 @@ def test_depth_maps_meet_the_truth(scene: Scene) -> None:
     sphere bends by as much within a window), nine in ten within 0.5 %.
     """
     for i in range(len(scene.views)):
+        coarsest_map(scene, i)
         photometric_map(scene, i)
     geometric_map(scene, 3)
     inner = _inner_sphere(scene, 3)
