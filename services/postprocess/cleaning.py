@@ -17,6 +17,7 @@ MIN_TRIANGLES = 5_000
 SMALL_HOLE = 0.02  # of the diagonal: a hole up to this size is closed wherever it is
 FOR_HOLES = 0.985  # of the budget goes to what is there, the rest closes holes
 LARGE_HOLE = 0.6  # of the diagonal: what is missing is no hole but a side
+PART_PIECE = 0.004  # a further piece of an object is kept when it has this share of the largest one's area
 SIDE_PIECE = 0.02  # a further piece of a scene is kept when it has this share of the largest one's area
 
 
@@ -112,7 +113,7 @@ def subdivide(mesh: Mesh, at_least: int) -> Mesh:
 
 def clean(mesh: Mesh, triangles: int, closed: bool, may_fill: Callable[[Floats], bool] = lambda patch: True) -> Mesh:
     """The mesh to be textured; `may_fill` decides on a hole's patch by its points (world)."""
-    side_share = 0.05 if closed else SIDE_PIECE
+    side_share = PART_PIECE if closed else SIDE_PIECE
     mesh = manifold(decimate(largest_pieces(mesh, side_share), round(FOR_HOLES * triangles)))
     diagonal = float(np.linalg.norm(np.ptp(mesh.vertices, axis=0)))
     mesh = fill_holes(mesh, SMALL_HOLE * diagonal)

@@ -3,7 +3,7 @@
 Poisson closes what stereo left open with a bulge. The surface in between that bends least, held tight a little, goes on with the rim's
 slope and lies nearer to what is there (thin plate under tension; Botsch and Sorkine 2008 for the operators). Where it still stands
 in space that photos looked through, it is pushed in. A gap so large that it is a whole side of the object has no rims to go between:
-there, and wherever the new surface folds (the least surface of a thin neck is none at all), Poisson's stays.
+there Poisson's stays. Where the new surface folds (the least surface of a thin neck is none at all) it stops on the way from Poisson's.
 """
 
 from collections.abc import Callable
@@ -39,9 +39,11 @@ PUSH_WEIGHT = 0.1  # of the typical diagonal entry of the energy
 PUSH_DEPTH = 0.5  # of the body behind a place: no push is deeper
 A_SIDE = 0.35  # of the area: what is missing in one part is no gap between rims but a side that nobody photographed
 THIN, PINCHED = 0.005, 0.25  # of the diagonal, and of the body behind a place before: thinner is a neck that collapses
-STRAY_FOLDS = 0.01  # of a part's vertices: with more in folds it is laid again, and after all tries stays as it was
+LAYINGS = 2  # how often a plate that folded is laid, the second time from where it stopped
+BACK_OFFS, BACK_OFF = 10, 0.8  # how often, and to which share of what is left, a plate that folds goes back towards Poisson's surface
+HELD_RINGS = 3  # edges around a fold that go back with it
+EASING_ROUNDS = 8  # over which the share of the way grows back to the whole
 CREASE_RINGS = 3  # edges around a fold in a kept side within which it is laid anew after all
-HELD_RINGS = (2, 6, 18)  # edges around a fold within which Poisson's surface is kept, from try to try
 MIN_COTANGENT, MAX_COTANGENT = 0.02, 20.0
 
 
@@ -66,11 +68,15 @@ def stretch_unsupported(mesh: Mesh, subject: Subject, in_air: Callable[[Floats],
     moving = invented & ~_sides(mesh, invented, diagonal)
     if not moving.any() or moving.all():
         return Restored(mesh, invented, holes)
-
-    def lay(start: Mesh, which: Bits) -> Floats:
-        return _laid(start, which, subject.plane, diagonal, in_air)
-
-    return Restored(Mesh(_without_folds(mesh, moving, diagonal, lay), mesh.faces), invented, holes)
+    found, part = mesh, _parts(mesh.faces, moving)
+    for _ in range(LAYINGS):
+        laid = _laid(found, moving, subject.plane, diagonal, in_air)
+        vertices, held = _without_folds(found, laid, moving, diagonal)
+        found = Mesh(vertices, mesh.faces)
+        moving &= np.isin(part, part[held])  # from where it stopped, the rest of the way may be straight
+        if not moving.any():
+            break
+    return Restored(found, invented, holes)
 
 
 def _laid(mesh: Mesh, moving: Bits, plane: Plane | None, diagonal: float, in_air: Callable[[Floats], Bits]) -> Floats:
@@ -86,20 +92,32 @@ def _laid(mesh: Mesh, moving: Bits, plane: Plane | None, diagonal: float, in_air
     return vertices
 
 
-def _without_folds(mesh: Mesh, moving: Bits, diagonal: float, lay: Callable[[Mesh, Bits], Floats]) -> Floats:
-    """Vertices laid anew by `lay`; around folds, ever farther, they stay as in `mesh`; so do parts still full of folds."""
-    part = _parts(mesh.faces, moving)
-    vertices, laid = lay(mesh, moving), moving
-    for rings in (*HELD_RINGS, 0):
-        wrong = _new_folds(mesh, vertices, moving, diagonal)
-        # What is held stands in a plate like the pole in a tent: a stray fold is the smaller harm.
-        again = moving & (np.bincount(part[wrong & moving], minlength=part.max() + 1) > STRAY_FOLDS * np.bincount(part))[part]
-        if not again.any():
+def _without_folds(mesh: Mesh, laid: Floats, moving: Bits, diagonal: float) -> tuple[Floats, Bits]:
+    """The vertices `laid` n×3, around folds only part of the way there from `mesh`: ever less of it, until nothing folds any more; and
+    which did not get all the way.
+
+    The way back ends in a surface without new folds, so the web between two legs keeps but a remnant where its plate would pinch.
+    """
+    share, vertices = np.ones(len(laid)), laid
+    near = _adjacency(mesh.faces, len(laid))
+    for attempt in range(BACK_OFFS):
+        wrong = _new_folds(mesh, vertices, moving, diagonal) & moving
+        if not wrong.any():
             break
-        laid = laid & ~_around(wrong, mesh.faces, rings)
-        start = Mesh(np.where(again[:, None], mesh.vertices, vertices), mesh.faces)
-        vertices = lay(start, again & laid) if rings and (again & laid).any() else start.vertices
-    return vertices
+        held = _around(wrong, mesh.faces, HELD_RINGS)
+        share[held] *= BACK_OFF if attempt < BACK_OFFS - 1 else 0.0
+        for _ in range(EASING_ROUNDS):  # no steps between what is held and what is not
+            share = np.where(held, share, np.minimum(share, near @ share))
+        vertices = np.where(moving[:, None], mesh.vertices + share[:, None] * (laid - mesh.vertices), laid)
+    return vertices, moving & (share < 1)
+
+
+def _adjacency(faces: Faces, count: int) -> Any:
+    """The operator n×n that takes the mean over a vertex's neighbours."""
+    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    both = np.concatenate([edges, edges[:, ::-1]]).T
+    near = sparse.coo_matrix((np.ones(both.shape[1]), (both[0], both[1])), shape=(count, count)).tocsr()
+    return sparse.diags(1 / np.maximum(np.asarray(near.sum(1)).ravel(), 1.0)) @ near
 
 
 def _new_folds(mesh: Mesh, vertices: Floats, moving: Bits, diagonal: float) -> Bits:

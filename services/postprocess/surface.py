@@ -86,7 +86,22 @@ def _closed_surface(subject: Subject, depth: int, free_space: FreeSpace) -> Mesh
         points, normals = np.vstack([points, held.points]), np.vstack([normals, held.normals])
     mesh, _ = _poisson(points, normals, depth)
     near, _ = cKDTree(points).query(mesh.vertices, distance_upper_bound=BALLOON * _diagonal(points), workers=2)
-    return mesh.keep_faces(np.isfinite(near)[mesh.faces].all(1))
+    reach = FAR_FROM_POINTS * max(point_spacing(subject.cloud), _cell(points, depth))
+    used = np.isfinite(near)[mesh.faces].all(1)
+    return without_bubbles(mesh.keep_faces(used), (near < reach)[np.unique(mesh.faces[used])])
+
+
+def without_bubbles(mesh: Mesh, supported: NDArray[np.bool_]) -> Mesh:
+    """The largest piece, and others unless they are cavities (their faces look inwards) or less than half `supported` (n vertices)."""
+    labels = np.asarray(mesh.legacy().cluster_connected_triangles()[0])
+    if len(labels) == 0:
+        return mesh
+    a, b, c = (mesh.vertices - mesh.vertices.mean(0))[mesh.faces].transpose(1, 0, 2)
+    area, volume = mesh.areas(), (a * np.cross(b, c)).sum(1)
+    pieces = np.bincount(labels, area)
+    real = (np.bincount(labels, area * supported[mesh.faces].all(1)) > 0.5 * pieces) & (np.bincount(labels, volume) > 0)
+    real[pieces.argmax()] = True
+    return mesh.keep_faces(real[labels])
 
 
 def impossible(mesh: Mesh, points: Floats, free_space: FreeSpace) -> NDArray[np.bool_]:
