@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from services.postprocess.capture import Floats
-from services.postprocess.surface import Faces, Mesh
+from services.postprocess.surface import Faces, Mesh, face_pieces
 
 MIN_TRIANGLES = 5_000
 SMALL_HOLE = 0.02  # of the diagonal: a hole up to this size is closed wherever it is
@@ -28,17 +28,6 @@ def largest_pieces(mesh: Mesh, side_share: float) -> Mesh:
     labels = face_pieces(mesh.faces)
     area = np.bincount(labels, mesh.areas())
     return mesh.keep_faces((area >= side_share * area.max())[labels])
-
-
-def face_pieces(faces: Faces) -> NDArray[np.int32]:
-    """Label of each face's piece: faces are joined across edges that they share, not in a vertex alone."""
-    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64)
-    key = np.sort(edges, axis=1) @ np.array([int(faces.max()) + 1, 1])
-    order = np.argsort(key, kind="stable")
-    same = np.flatnonzero(key[order[1:]] == key[order[:-1]])
-    first, second = order[same] // 3, order[same + 1] // 3
-    graph = coo_matrix((np.ones(len(same), np.int8), (first, second)), shape=(len(faces), len(faces)))
-    return np.asarray(connected_components(graph, directed=False)[1])
 
 
 def manifold(mesh: Mesh) -> Mesh:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import open3d as o3d
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from services.postprocess.capture import Cloud, Floats
@@ -54,6 +56,17 @@ class Mesh:
         return Mesh(self.vertices[used], faces.reshape(-1, 3).astype(np.int32))
 
 
+def face_pieces(faces: Faces) -> NDArray[np.int32]:
+    """Label of each face's piece: faces are joined across edges that they share, not in a vertex alone."""
+    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64)
+    key = np.sort(edges, axis=1) @ np.array([int(faces.max()) + 1, 1])
+    order = np.argsort(key, kind="stable")
+    same = np.flatnonzero(key[order[1:]] == key[order[:-1]])
+    first, second = order[same] // 3, order[same + 1] // 3
+    graph = coo_matrix((np.ones(len(same), np.int8), (first, second)), shape=(len(faces), len(faces)))
+    return np.asarray(connected_components(graph, directed=False)[1])
+
+
 def thin(cloud: Cloud, limit: int, seed: int) -> Cloud:
     """At most `limit` points, evenly drawn."""
     if len(cloud) <= limit:
@@ -93,9 +106,9 @@ def _closed_surface(subject: Subject, depth: int, free_space: FreeSpace) -> Mesh
 
 def without_bubbles(mesh: Mesh, supported: NDArray[np.bool_]) -> Mesh:
     """The largest piece, and others unless they are cavities (their faces look inwards) or less than half `supported` (n vertices)."""
-    labels = np.asarray(mesh.legacy().cluster_connected_triangles()[0])
-    if len(labels) == 0:
+    if len(mesh.faces) == 0:
         return mesh
+    labels = face_pieces(mesh.faces)
     a, b, c = (mesh.vertices - mesh.vertices.mean(0))[mesh.faces].transpose(1, 0, 2)
     area, volume = mesh.areas(), (a * np.cross(b, c)).sum(1)
     pieces = np.bincount(labels, area)

@@ -8,14 +8,14 @@ import pytest
 
 from services.postprocess.atlas import locate_texels, unwrap, vertex_normals
 from services.postprocess.capture import Camera
-from services.postprocess.cleaning import clean, face_pieces, fill_holes, is_watertight, manifold
+from services.postprocess.cleaning import clean, fill_holes, is_watertight, manifold
 from services.postprocess.colour import linear_table, to_bytes, to_linear, to_srgb
 from services.postprocess.exposure import solve_gains
 from services.postprocess.focus import find_focus
 from services.postprocess.holdout import compare
 from services.postprocess.padding import pad, spread_over_unseen
 from services.postprocess.placement import place, upright
-from services.postprocess.surface import Mesh
+from services.postprocess.surface import Mesh, face_pieces
 from services.postprocess.texel_kernels import blend
 from services.postprocess.texturing import fitting_size
 from services.postprocess.visibility import edge_distance
