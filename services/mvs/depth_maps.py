@@ -38,6 +38,7 @@ _RIM_PX = 3  # around what is worth refining, in pixels of the coarser level
 _STEPS = 2  # of refinement after a change of level
 _LOST_COST = 0.4  # pixels that match worse after a level look for quite another plane
 _LOST_ITERATIONS = 3
+_STEPS_OF_WHOLE_FRAMES = 1  # at the finest level without a region: five times as many pixels, of which the cloud's limit keeps one in nine
 _SETTLED_COST = 0.05  # pixels that match so well after refinement try no other planes
 
 
@@ -190,7 +191,8 @@ def _finer(scene: Scene, index: int, planes: Maps, best: Bytes, divisors: tuple[
     views = scene.params.best_views
     stereo = _stereo(scene, index, divisors[1], worth_refining(scene, index, divisors[0], planes, divisors[1]), None)
     planes, best = enlarge_planes(planes, best, *stereo.grey.shape)
-    refine_planes(stereo, planes, best, views, _STEPS, -1.0, MIN_DEVIATION)
+    whole_frames = scene.region.box is None and divisors[1] == scene.params.levels[-1]
+    refine_planes(stereo, planes, best, views, _STEPS_OF_WHOLE_FRAMES if whole_frames else _STEPS, -1.0, MIN_DEVIATION)
     _propagate(stereo, planes, best, Sweep(iterations, 0.5, _SETTLED_COST, 0.0, _salt(scene, index, 10 + divisors[1])), views)
     if iterations > 0:
         refine_planes(stereo, planes, best, views, 1, _SETTLED_COST, MIN_DEVIATION)

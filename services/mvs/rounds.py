@@ -18,6 +18,7 @@ from services.mvs.view_selection import select_views
 from services.mvs.views import load_views
 
 Result = TypeVar("Result")
+CHECKS_OF_WHOLE_FRAMES = 6  # where every pixel of every photo counts, asking more photos whether they agree takes longer than it helps
 Progress = Callable[[float, str], None]
 
 
@@ -53,8 +54,9 @@ def build_scene(folder: Path, scratch: Path, params: MvsParams) -> Scene:
     """Reads sfm's outputs, chooses sources and the region."""
     views = load_views(folder)
     points, visible = sparse_points(folder / "sparse", views)
-    selections = select_views(folder, views, params.views, params.check_views, params.min_angle_deg)
     region = find_region(views, points, params.seed) if params.region == "auto" else Region(False)
+    checks = params.check_views if region.box is not None else min(params.check_views, CHECKS_OF_WHOLE_FRAMES)
+    selections = select_views(folder, views, params.views, checks, params.min_angle_deg)
     scale = [max(1.0, max(view.width, view.height) / params.max_image_size) for view in views]
     return Scene(views, selections, visible, region, params, scratch, scale)
 

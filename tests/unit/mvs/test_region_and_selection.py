@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from services.mvs.depth_maps import Scene
+from services.mvs.params import MvsParams
 from services.mvs.region import find_region, focus_of, support_plane
+from services.mvs.rounds import CHECKS_OF_WHOLE_FRAMES, build_scene
 from services.mvs.seeds import sparse_planes
 from services.mvs.view_selection import angle_weight, select_views
 from services.mvs.views import View, at_level, load_views
@@ -81,6 +83,12 @@ def test_neighbours_on_the_orbit_are_chosen(sfm_folder: Path) -> None:
         assert i not in selection.checks
         assert len(selection.sources) <= 4 <= len(selection.checks)
         assert 0 < selection.near < 1.9 and selection.far > 2.4
+
+
+def test_whole_frames_ask_fewer_photos(sfm_folder: Path, tmp_path: Path) -> None:
+    """Where every pixel counts, fewer depth maps are asked whether they agree, but no fewer than it is matched with."""
+    scene = build_scene(sfm_folder, tmp_path, MvsParams(region="off"))
+    assert all(4 <= len(selection.checks) <= CHECKS_OF_WHOLE_FRAMES for selection in scene.selections)
 
 
 def test_angles_of_an_orbit_of_24_still_count() -> None:
