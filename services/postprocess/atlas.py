@@ -12,7 +12,7 @@ import xatlas
 from numpy.typing import NDArray
 
 from services.postprocess.capture import Floats
-from services.postprocess.cleaning import boundary_edges, decimate, manifold
+from services.postprocess.cleaning import boundary_edges, evenly_decimated, manifold
 from services.postprocess.proxy_charts import charts_of, uv_areas
 from services.postprocess.surface import Faces, Mesh
 from services.postprocess.texel_kernels import rasterise
@@ -48,7 +48,7 @@ class Texels:
 def unwrap(mesh: Mesh, size: int) -> Float32:
     """UV of every corner, m×3×2, charts apart by the gutter; of a fine mesh, by way of a coarser one's charts."""
     if len(mesh.faces) > 1.5 * PROXY_FACES:
-        proxy = manifold(decimate(mesh, PROXY_FACES))
+        proxy = manifold(evenly_decimated(mesh, PROXY_FACES))
         return charts_of(proxy, _unfolded(proxy, size)).transfer(mesh, REACH_PX / size)
     return _unfolded(mesh, size)
 

@@ -14,6 +14,7 @@ from services.postprocess.capture import Floats
 from services.postprocess.surface import Faces, Mesh, face_pieces
 
 MIN_TRIANGLES = 5_000
+QUICKLY = 16  # times the triangles wanted: down to there the quick decimation is as good
 SMALL_HOLE = 0.02  # of the diagonal: a hole up to this size is closed wherever it is
 FOR_HOLES = 0.985  # of the budget goes to what is there, the rest closes holes
 LARGE_HOLE = 0.6  # of the diagonal: what is missing is no hole but a side
@@ -90,6 +91,15 @@ def decimate(mesh: Mesh, triangles: int) -> Mesh:
         ((mesh.vertices - centre) / scale).astype(np.float32), mesh.faces, target_count=triangles, agg=5.0
     )
     return Mesh(vertices.astype(np.float64) * scale + centre, np.asarray(faces, np.int32))
+
+
+def evenly_decimated(mesh: Mesh, triangles: int) -> Mesh:
+    """As `decimate`, with triangles of one size and shape, for three times its seconds: it collapses the cheapest edge each time.
+
+    Down to a fortieth, the quick one leaves crowds of tiny triangles on flat surface beside slivers as long as a tenth of the object.
+    """
+    coarse = decimate(mesh, QUICKLY * triangles)
+    return Mesh.of_legacy(coarse.legacy().simplify_quadric_decimation(triangles)) if len(coarse.faces) > triangles else coarse
 
 
 def subdivide(mesh: Mesh, at_least: int) -> Mesh:

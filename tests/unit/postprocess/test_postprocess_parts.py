@@ -8,7 +8,7 @@ import pytest
 
 from services.postprocess.atlas import locate_texels, unwrap, vertex_normals
 from services.postprocess.capture import Camera
-from services.postprocess.cleaning import clean, fill_holes, is_watertight, manifold
+from services.postprocess.cleaning import clean, evenly_decimated, fill_holes, is_watertight, manifold
 from services.postprocess.colour import linear_table, to_bytes, to_linear, to_srgb
 from services.postprocess.exposure import solve_gains
 from services.postprocess.focus import find_focus
@@ -95,6 +95,21 @@ def test_a_cleaned_mesh_is_one_manifold_piece_within_the_budget() -> None:
     assert np.linalg.norm(cleaned.vertices, axis=1).max() < 1.01
     assert len(clean(sphere(), 6_000, closed=True).faces) >= 5_000
     assert is_watertight(manifold(cleaned))
+
+
+def test_a_proxy_has_triangles_of_one_size() -> None:
+    """Flat surface beside relief, forty times finer: no crowd of tiny triangles, no slivers across the whole."""
+    grid = np.stack(np.meshgrid(np.linspace(0, 1, 200), np.linspace(0, 1, 200), indexing="ij"), -1).reshape(-1, 2)
+    relief = np.where(grid[:, 0] > 0.5, 0.03 * np.sin(60 * grid[:, 0]) * np.sin(60 * grid[:, 1]), 0.0)
+    corner = (np.arange(199)[:, None] * 200 + np.arange(199)).ravel()
+    faces = np.concatenate([np.stack([corner, corner + 200, corner + 1], 1), np.stack([corner + 1, corner + 200, corner + 201], 1)])
+    proxy = evenly_decimated(Mesh(np.column_stack([grid, relief]), faces.astype(np.int32)), 2000)
+    a, b, c = proxy.vertices[proxy.faces].transpose(1, 0, 2)
+    edges = np.linalg.norm(np.stack([b - a, c - b, a - c]), axis=2)
+    assert len(proxy.faces) <= 2000
+    in_relief = (a[:, 0] > 0.55) & (b[:, 0] > 0.55) & (c[:, 0] > 0.55)
+    assert np.percentile(edges[:, in_relief], 2) > 0.2 * np.median(edges[:, in_relief])
+    assert edges[:, in_relief].max() < 6 * np.median(edges[:, in_relief])
 
 
 def test_every_texel_knows_where_on_the_mesh_it_is() -> None:
