@@ -20,6 +20,7 @@ from minio import Minio
 from minio.commonconfig import CopySource
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from shared.errors import DependencyUnavailable, ObjectCorrupt, ObjectMissing
 from shared.ports import StoredFile
@@ -38,6 +39,16 @@ _MISSING = {"NoSuchKey", "NoSuchVersion"}
 _ALREADY_MADE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 
 T = TypeVar("T")
+
+
+def _is_refused(error: BaseException) -> bool:
+    return isinstance(error, DependencyUnavailable) and isinstance(error.__cause__, S3Error) and error.__cause__.code == "AccessDenied"
+
+
+# MinIO on a folder of its own refuses a write, now and then, beside which the last object of that folder is being removed.
+_tried_again = retry(
+    retry=retry_if_exception(_is_refused), stop=stop_after_attempt(5), wait=wait_random_exponential(0.05, max=1.0), reraise=True
+)
 
 
 class MinioStore:
@@ -164,6 +175,7 @@ class MinioStore:
         with _remote(key):
             self._client.stat_object(self._bucket, keys.checked(key))
 
+    @_tried_again
     def _put(self, key: str, data: bytes, content_type: str) -> None:
         with _remote(key):
             self._client.put_object(self._bucket, keys.checked(key), io.BytesIO(data), len(data), content_type=content_type)
@@ -178,6 +190,7 @@ class MinioStore:
                 raise ObjectCorrupt(key)
             return response.read()
 
+    @_tried_again
     def _upload(self, path: Path, key: str, content_type: str) -> StoredFile:
         size = path.stat().st_size
         part_bytes = PART_BYTES if size > PART_BYTES else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from minio.commonconfig import ENABLED, Filter
+from minio.error import S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
 from shared.errors import DependencyUnavailable
@@ -116,3 +117,25 @@ async def test_what_a_killed_writer_left_is_removed_at_start(tmp_path: Path) -> 
     assert list(await store.list("")) == []
     await store.prepare()
     assert not left.exists()
+
+
+@pytest.mark.parametrize(("refusals", "calls", "written"), [(2, 3, True), (99, 5, False)])
+async def test_a_write_refused_beside_a_removal_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, refusals: int, calls: int, written: bool
+) -> None:
+    """MinIO refuses one now and then; a store that always refuses is an outage after five tries."""
+    store, made = MinioStore("http://127.0.0.1:1", "key", "secret", "bucket"), []
+
+    def put_object(*args: object, **kwargs: object) -> None:
+        made.append(args)
+        if len(made) <= refusals:
+            raise S3Error(None, "AccessDenied", "Access Denied.", "/a", "", "")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store._client, "put_object", put_object)
+    if written:
+        await store.put("a", b"x")
+    else:
+        with pytest.raises(DependencyUnavailable, match="AccessDenied"):
+            await store.put("a", b"x")
+    assert len(made) == calls
+    await store.close()
