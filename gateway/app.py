@@ -35,7 +35,7 @@ from gateway.rate_limit import RateLimit
 from gateway.relay import Relay
 from gateway.resumption import resume
 from gateway.retention import Retention
-from gateway.routes import artifacts, capabilities, events, health, jobs, reconstruct, webhooks
+from gateway.routes import artifacts, capabilities, events, health, jobs, reconstruct, retry, webhooks
 from gateway.settings import GatewaySettings, split_secrets
 from gateway.sweeper import Sweeper
 from gateway.tracker import Tracker
@@ -187,7 +187,7 @@ def _parts(settings: GatewaySettings, adapters: Adapters, links: Links, start: _
 
 
 def _add_routes(app: FastAPI) -> None:
-    for module in (reconstruct, jobs, artifacts, events, webhooks, capabilities):
+    for module in (reconstruct, retry, jobs, artifacts, events, webhooks, capabilities):
         app.include_router(module.router, dependencies=[Depends(require_schema)])
     app.include_router(health.router)
     app.mount("/console", StaticFiles(directory=CONSOLE, html=True), name="console")

@@ -10,6 +10,11 @@ from gateway.database.records import DeliveryRecord, JobRecord
 from gateway.links import Links, rfc3339
 
 
+def priority_name(priority: int) -> str:
+    """A row's priority as callers say it."""
+    return "high" if priority else "normal"
+
+
 def job_document(record: JobRecord, links: Links) -> dict[str, Any]:
     """A job (schemas.JobDocument)."""
     job = record.job
@@ -23,6 +28,8 @@ def job_document(record: JobRecord, links: Links) -> dict[str, Any]:
         "finished_at": rfc3339(job.finished_at) if job.finished_at else None,
         "preset": job.preset,
         "pipeline": job.pipeline,
+        "priority": priority_name(job.priority),
+        "parent": job.request.get("parent"),
         "metadata": job.metadata_,
         "queue_position": record.queue_position,
         "stages": [_step_document(step) for step in record.steps],

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.door_json import levels_of
 from gateway.problems import FieldError, Loc, Problem, field_problem, invalid
-from gateway.schemas import ENDINGS, ReconstructRequest, UploadRequest
+from gateway.schemas import ENDINGS, ReconstructRequest, RetryRequest, UploadRequest
 from pipelines.definition import Pipeline
 from pipelines.options import StageOptions
 from pipelines.slip import InvalidOptions, build_slip
@@ -43,6 +43,7 @@ class CheckedRequest:
     callback_url: str | None
     callback_events: tuple[str, ...]
     image_urls: tuple[str, ...] = ()
+    priority: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,19 @@ class Door:
     def check_upload(self, body: Mapping[str, Any], loc: Loc = BODY) -> CheckedRequest:
         """A request whose photos are uploaded with it. Raises Problem."""
         return self._checked(_shaped(UploadRequest, body, loc), (), loc)
+
+    def check_retry(self, body: Mapping[str, Any], earlier: Mapping[str, Any]) -> CheckedRequest:
+        """What `body` asks for beyond `earlier`, the fields of an UploadRequest that was accepted once. Raises Problem.
+
+        All of it is checked again: pipelines and allowed addresses may have changed since.
+        """
+        given = _shaped(RetryRequest, body, BODY).model_dump(exclude_unset=True)
+        before = dict(earlier)
+        pipeline = self.pipelines.get(given.get("pipeline") or before["pipeline"])
+        if pipeline is not None and pipeline.name != before["pipeline"]:
+            del before["outputs"]
+            before["options"] = {step.name: before["options"][step.name] for step in pipeline.steps if step.name in before["options"]}
+        return self._checked(_shaped(UploadRequest, before | given | {"options": _merged(before, given)}, BODY), (), BODY)
 
     def check_count(self, photos: int, loc: Loc) -> None:
         """Raises Problem when a job may not have this many photos."""
@@ -91,6 +105,7 @@ class Door:
             callback_url=asked.callback_url,
             callback_events=tuple(dict.fromkeys(ENDINGS if asked.callback_events is None else asked.callback_events)),
             image_urls=image_urls,
+            priority=int(asked.priority == "high"),
         )
 
     def _slip_or_errors(self, asked: UploadRequest, loc: Loc) -> tuple[RoutingSlip | None, list[FieldError]]:
@@ -125,6 +140,12 @@ def _shaped(model: type[Model], body: Mapping[str, Any], loc: Loc) -> Model:
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         raise invalid([FieldError(loc=[*loc, *e["loc"]], msg=e["msg"], type=e["type"]) for e in found]) from None
+
+
+def _merged(before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Options by step, those given over those before."""
+    old, new = before["options"], given.get("options") or {}
+    return {step: {**old.get(step, {}), **new.get(step, {})} for step in (*old, *(step for step in new if step not in old))}
 
 
 def _no_such(loc: Loc, kind: str, name: str, known: Iterable[str]) -> FieldError:

@@ -10,6 +10,7 @@ from pipelines.definition import DEFAULT_PIPELINE, DEFAULT_PRESET
 JobStatus = Literal["queued", "processing", "completed", "failed", "cancelled"]
 StepStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
 CallbackEvent = Literal["job.completed", "job.failed", "job.cancelled", "job.started", "stage.completed"]
+Priority = Literal["normal", "high"]
 ENDINGS: tuple[CallbackEvent, ...] = ("job.completed", "job.failed", "job.cancelled")
 
 _Url = Annotated[str, Field(min_length=1, max_length=8192)]
@@ -36,6 +37,26 @@ class UploadRequest(BaseModel):
     outputs: Annotated[list[str], Field(max_length=64)] | None = Field(
         None, description="Which artifacts are made; `report.json` always is. Left out: all that the pipeline has."
     )
+    priority: Priority = Field("normal", description="`high` is begun before every `normal` job that waits.")
+
+
+class RetryRequest(BaseModel):
+    """What a retry asks for that the job did not; what is left out stays as it was."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"example": {"options": {"postprocess": {"triangles": 50000}}}}
+    )
+
+    callback_url: _Url | None = Field(None, description="Where the signed webhooks go; null: none are sent.")
+    callback_events: Annotated[list[CallbackEvent], Field(max_length=16)] | None = Field(None, description="Which webhooks are sent.")
+    metadata: dict[str, JsonValue] | None = Field(None, description="Takes the place of the job's.")
+    preset: str | None = Field(None, max_length=64, description="How much effort.")
+    pipeline: str | None = Field(None, max_length=64, description="What is made.")
+    options: dict[str, dict[str, JsonValue]] | None = Field(
+        None, description="Options of single steps, each in place of the one that the job was asked with; the job's others stay."
+    )
+    outputs: Annotated[list[str], Field(max_length=64)] | None = Field(None, description="Which artifacts are made.")
+    priority: Priority | None = Field(None, description="`normal` or `high`.")
 
 
 class ReconstructRequest(UploadRequest):
@@ -127,6 +148,8 @@ class JobDocument(BaseModel):
     finished_at: datetime | None = Field(description="When it ended, UTC.")
     preset: str = Field(description="As asked.")
     pipeline: str = Field(description="As asked.")
+    priority: Priority = Field(description="As asked.")
+    parent: str | None = Field(description="The job that this one is a retry of.")
     metadata: dict[str, Any] = Field(description="As sent.")
     queue_position: int | None = Field(description="While queued: its place, counted from 1; else null.")
     stages: list[StepState] = Field(description="Every step, in order.")

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -31,12 +32,13 @@ IdempotencyKey = Annotated[
     ),
 ]
 _DOOR = ("VALIDATION_FAILED", "TOO_FEW_IMAGES", "TOO_MANY_IMAGES", "UNSAFE_URL", "IDEMPOTENCY_CONFLICT", "PAYLOAD_TOO_LARGE")
-_LOCATION = {"Location": {"description": "Where the job is.", "schema": {"type": "string"}}}
-_ANSWERS: dict[int | str, dict[str, Any]] = {202: {"headers": _LOCATION}, **responses(*_DOOR, "UNSUPPORTED_MEDIA_TYPE")}
+LOCATION = {"Location": {"description": "Where the job is.", "schema": {"type": "string"}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {202: {"headers": LOCATION}, **responses(*_DOOR, "UNSUPPORTED_MEDIA_TYPE")}
 
 
-def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+def json_body(schema: dict[str, Any], required: bool = True) -> dict[str, Any]:
+    """The part of an OpenAPI operation that shows a JSON body which the route reads itself."""
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
 def _form_body() -> dict[str, Any]:
@@ -58,20 +60,20 @@ def _form_body() -> dict[str, Any]:
     status_code=202,
     response_model=Accepted,
     responses=_ANSWERS,
-    openapi_extra=_json_body(ReconstructRequest.model_json_schema()),
+    openapi_extra=json_body(ReconstructRequest.model_json_schema()),
     summary="A new job from links",
 )
 async def reconstruct(request: Request, tenant: Tenant, parts: PartsOf, idempotency_key: IdempotencyKey = None) -> JSONResponse:
     """Photos by their links. The answer comes once the job is durably recorded; the model comes with a webhook."""
-    key = _checked_key(idempotency_key)
+    key = checked_key(idempotency_key)
     require_json(request)
     body = await read_body(request, parts.settings.max_body_bytes)
     checked = parts.door.check_links(parse_object(body))
     names = unique_names([name_in_url(url) for url in checked.image_urls])
     images = tuple(ImageSource(name=name, url=url) for name, url in zip(names, checked.image_urls, strict=True))
-    new = _new_job(tenant, parts.new_id(), checked, images, hashlib.sha256(body).hexdigest(), key)
+    new = new_job(tenant, parts.new_id(), checked, images, hashlib.sha256(body).hexdigest(), key)
     try:
-        return _accepted(await parts.jobs.insert_job(new))
+        return accepted(await parts.jobs.insert_job(new))
     except IdempotencyConflict:
         raise Problem("IDEMPOTENCY_CONFLICT") from None
 
@@ -86,24 +88,29 @@ async def reconstruct(request: Request, tenant: Tenant, parts: PartsOf, idempote
 )
 async def upload(request: Request, tenant: Tenant, parts: PartsOf, idempotency_key: IdempotencyKey = None) -> JSONResponse:
     """Photos as multipart parts `images`, and the part `request`: the same JSON without `image_urls`."""
-    key = _checked_key(idempotency_key)
+    key = checked_key(idempotency_key)
     boundary_of(request)
     job_id = parts.new_id()
-    await parts.jobs.begin_upload(tenant, job_id)
-    released = False
     try:
-        received = await receive_upload(request, job_id, parts.store, _limits(parts))
-        inserted = await parts.jobs.release_upload(_uploaded_job(tenant, job_id, received, parts, key))
-        released = True
-        return _accepted(inserted)
+        async with photos_being_stored(parts, tenant, job_id):
+            received = await receive_upload(request, job_id, parts.store, _limits(parts))
+            return accepted(await parts.jobs.release_upload(_uploaded_job(tenant, job_id, received, parts, key)))
     except IdempotencyConflict:
         raise Problem("IDEMPOTENCY_CONFLICT") from None
     except JobMissing:
         raise Problem("UNAVAILABLE", "The upload took too long and was given up.") from None
-    finally:
-        if not released:
-            with contextlib.suppress(DependencyUnavailable):  # then the sweeper purges it, after an hour
-                await parts.jobs.abandon_upload(tenant, job_id)
+
+
+@contextlib.asynccontextmanager
+async def photos_being_stored(parts: Parts, tenant: str, job_id: str) -> AsyncIterator[None]:
+    """A hidden row, so that photos stored for it are purged should the job not come about, or we die."""
+    await parts.jobs.begin_upload(tenant, job_id)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(DependencyUnavailable):  # then the sweeper purges it, after an hour
+            await parts.jobs.abandon_upload(tenant, job_id)
+        raise
 
 
 def _limits(parts: Parts) -> UploadLimits:
@@ -121,12 +128,19 @@ def _uploaded_job(tenant: str, job_id: str, received: ReceivedUpload, parts: Par
     )
     # The body itself differs from call to call in its boundary: what counts is what it says.
     said = [received.request.decode(), [[image.given_name, image.sha256] for image in received.images]]
-    return _new_job(tenant, job_id, checked, images, hashlib.sha256(json.dumps(said).encode()).hexdigest(), key)
+    return new_job(tenant, job_id, checked, images, hashlib.sha256(json.dumps(said).encode()).hexdigest(), key)
 
 
-def _new_job(
-    tenant: str, job_id: str, checked: CheckedRequest, images: tuple[ImageSource, ...], body_sha256: str, key: str | None
+def new_job(
+    tenant: str,
+    job_id: str,
+    checked: CheckedRequest,
+    images: tuple[ImageSource, ...],
+    body_sha256: str,
+    key: str | None,
+    parent: str | None = None,
 ) -> NewJob:
+    """The job that a checked request asks for. `parent`: the job that it retries."""
     request = JobRequest(
         job_id=job_id,
         created_at=datetime.now(UTC),  # the database puts its own time here
@@ -135,6 +149,7 @@ def _new_job(
         images=images,
         outputs=checked.outputs,
         options=checked.options,
+        parent=parent,
     )
     return NewJob(
         tenant=tenant,
@@ -145,17 +160,20 @@ def _new_job(
         callback_url=checked.callback_url,
         callback_events=checked.callback_events,
         idempotency_key=key,
+        priority=checked.priority,
     )
 
 
-def _checked_key(key: str | None) -> str | None:
+def checked_key(key: str | None) -> str | None:
+    """The Idempotency-Key. Raises Problem for one that is no header of ours."""
     if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
         loc = ("header", "Idempotency-Key")
         raise field_problem("VALIDATION_FAILED", loc, "must be 1 to 255 printable ASCII characters", "string_pattern")
     return key
 
 
-def _accepted(inserted: InsertedJob) -> JSONResponse:
+def accepted(inserted: InsertedJob) -> JSONResponse:
+    """The 202."""
     message = "The job is recorded and will be done." if inserted.created else "This request was made before; this is its job."
     content = Accepted.model_validate({"job_id": inserted.job_id, "status": inserted.status, "message": message})
     return JSONResponse(content.model_dump(), 202, headers={"Location": f"/api/v1/jobs/{inserted.job_id}"})

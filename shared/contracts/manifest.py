@@ -84,6 +84,7 @@ class Manifest(Contract):
     tries: int = 1  # counted attempts up to this one
     reduction: int = 0
     finished_at: datetime | None = None
+    reused_from: str | None = None  # the job that the outputs were copied from; `seconds` is 0 then
 
     def link(self) -> ChainLink:
         """How a later step names this attempt."""

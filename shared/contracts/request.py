@@ -28,3 +28,4 @@ class JobRequest(Contract):
     images: tuple[ImageSource, ...]
     outputs: tuple[str, ...]  # artifact names wanted; report.json always
     options: dict[str, JsonValue] = Field(default_factory=dict)
+    parent: str | None = None  # an earlier job of the same photos and tenant: steps whose digest is unchanged are copied from it

@@ -91,6 +91,7 @@ def digest_inputs(message: StageMessage, request: JobRequest, files: Iterable[In
         inputs += [(f"{UPLOADS}/{index:03d}_{image.name}", image.url) for index, image in enumerate(request.images) if image.url]
     if message.slip.is_last(message.position):
         inputs.append(("request/outputs", ",".join(sorted(request.outputs))))
+        inputs.append(("request/preset", f"{request.pipeline} {request.preset}"))  # the report names them
     if message.reduction:  # computed at a lower resolution: not what another job with the same inputs should get
         inputs.append(("reduction", str(message.reduction)))
     return inputs

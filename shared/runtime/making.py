@@ -1,17 +1,23 @@
-"""One attempt of a step: inputs into a workspace, compute, outputs into the store, and the manifest that says so."""
+"""One attempt of a step: inputs into a workspace, compute, outputs into the store, and the manifest that says so.
+
+A step of a retried job whose digest is unchanged is copied from that job instead.
+"""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from shared.contracts.manifest import Manifest, StageReport, StepError, digest_of
 from shared.contracts.messages import StageMessage
+from shared.contracts.request import JobRequest
 from shared.errors import PermanentError, TransientError
 from shared.runtime.commit import upload_outputs
 from shared.runtime.compute import Computed, ComputeTask, OnProgress
-from shared.runtime.inputs import digest_inputs, fetch, files_needed, read_request, write_context
+from shared.runtime.inputs import InputFile, digest_inputs, fetch, files_needed, read_request, write_context
 from shared.runtime.manifests import chain_of
-from shared.runtime.metrics import STAGE_DURATION, STAGE_PEAK_MEMORY
+from shared.runtime.metrics import STAGE_DURATION, STAGE_PEAK_MEMORY, STEPS_REUSED
 from shared.runtime.patience import PatientStore
+from shared.runtime.reuse import copy_step
 from shared.runtime.tools import Tools
 
 
@@ -30,11 +36,15 @@ class Attempt:
 
     async def make(self, previous: Manifest | None) -> Manifest:
         """Computes the step from the previous step's manifest; its own is not written yet. Cancelling it ends the child."""
+        request, files = await self._plan(previous)
+        if (reused := await self._reused(request)) is not None:
+            return reused
         workspace = await self._tools.folder.new_workspace(self._name)
+        at_once = self._tools.settings.transfers
         try:
-            await self._prepare(workspace, previous)
+            write_context(workspace, request, self._chain)
+            await fetch(self._store, workspace, files, at_once, self._message.step.stage)
             computed = await self._compute(workspace)
-            at_once = self._tools.settings.transfers
             outputs = await upload_outputs(self._store, self._message, self._name, workspace / "outputs", at_once)
         finally:
             await self._tools.folder.discard(workspace)
@@ -48,15 +58,26 @@ class Attempt:
         step_error = StepError(code=error.code, message=error.message, hint=error.hint, retryable=error.retryable)
         return manifest.model_copy(update={"error": step_error})
 
-    async def _prepare(self, workspace: Path, previous: Manifest | None) -> None:
+    async def _plan(self, previous: Manifest | None) -> tuple[JobRequest, Sequence[InputFile]]:
         message = self._message
         info = await self._tools.compute.describe()
         self._chain = await chain_of(self._store, previous)
         request = await read_request(self._store, message)
         files = files_needed(message, request, self._chain, info.needs)
         self._digest = digest_of(info.name, info.version, message.step.params, digest_inputs(message, request, files))
-        write_context(workspace, request, self._chain)
-        await fetch(self._store, workspace, files, self._tools.settings.transfers, info.name)
+        return request, files
+
+    async def _reused(self, request: JobRequest) -> Manifest | None:
+        """The step as the retried job has it. A damaged input may have come from there: then it is computed."""
+        if request.parent is None or self._message.corrupt_findings:
+            return None
+        at_once = self._tools.settings.transfers
+        found = await copy_step(self._store, self._message, request.parent, self._digest, self._name, at_once)
+        if found is None:
+            return None
+        STEPS_REUSED.labels(self._message.step.stage).inc()
+        manifest = await self._manifest(found.report)
+        return manifest.model_copy(update={"outputs": found.outputs, "reused_from": request.parent})
 
     async def _compute(self, workspace: Path) -> Computed:
         message, step = self._message, self._message.step

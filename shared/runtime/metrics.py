@@ -19,6 +19,7 @@ STAGE_PEAK_MEMORY = Histogram("meshwork_stage_peak_memory_bytes", "Peak memory o
 DELIVERIES = Counter("meshwork_stage_deliveries_total", "Deliveries by how they were settled.", ["stage", "settlement"])
 STAGE_BUSY = Gauge("meshwork_stage_busy", "1 while the worker has a delivery.", ["stage"])
 TRANSFERRED = Counter("meshwork_stage_transferred_bytes_total", "Artifacts moved; direction is download or upload.", ["stage", "direction"])
+STEPS_REUSED = Counter("meshwork_stage_steps_reused_total", "Steps copied from the job that was retried.", ["stage"])
 CHILD_STARTS = Counter("meshwork_stage_child_starts_total", "Child processes started.", ["stage"])
 CORRUPT_INPUTS = Counter("meshwork_stage_corrupt_inputs_total", "Damaged or missing inputs found.", ["stage"])
 

@@ -82,6 +82,10 @@ class PatientStore:
         """Writes a file."""
         return await self._patience.call(STORE, lambda: self._store.upload(path, key, content_type))
 
+    async def copy(self, source: str, target: str) -> None:
+        """Copies on the store's side."""
+        await self._patience.call(STORE, lambda: self._store.copy(source, target))
+
     async def download(self, key: str, path: Path, sha256: str | None) -> int:
         """Writes the object to a file, verified."""
         return await self._patience.call(STORE, lambda: self._store.download(key, path, sha256))

@@ -1,7 +1,8 @@
 """One delivery's way through the worker loop: the same for every stage. Change it with care: its order is what nothing is lost by.
 
 stop? → ack · step committed? → forward, or tell that it failed · worker lost too often → give up · tell started
-inputs through the previous step's manifest · compute in the child, reading `stop` · upload, attempt's manifest, step's manifest
+inputs through the previous step's manifest · a parent's outputs of the same digest, else compute in the child, reading `stop`, and upload
+attempt's manifest, step's manifest
 FORWARD: publish next → tell stage.completed → ack          always publish before ack
 """
 

@@ -50,6 +50,7 @@ def test_the_surface_is_the_promised_one(document: dict[str, Any]) -> None:
         "GET /api/v1/jobs/{job_id}",
         "DELETE /api/v1/jobs/{job_id}",
         "POST /api/v1/jobs/{job_id}/cancel",
+        "POST /api/v1/jobs/{job_id}/retry",
         "GET /api/v1/jobs/{job_id}/artifacts",
         "GET /api/v1/jobs/{job_id}/artifacts/{name}",
         "GET /api/v1/jobs/{job_id}/events",

@@ -2,11 +2,12 @@
 
 import asyncio
 import base64
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.unit.gateway_http.conftest import URLS, assert_problem
+from tests.unit.gateway_http.conftest import KEY, URLS, assert_problem, running_gateway
 
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
 FIELDS = {"job_id", "status", "stage", "progress", "created_at", "started_at", "finished_at", "preset", "metadata", "queue_position"}
@@ -41,6 +42,19 @@ async def test_the_request_is_recorded_as_the_stages_need_it(api: httpx.AsyncCli
     mvs = next(step for step in record.job.slip["steps"] if step["name"] == "mvs")
     assert mvs["params"]["views"] == 6 and mvs["params"]["levels"] == [4, 2]
     assert record.job.callback_events == ["job.completed", "job.failed", "job.cancelled"]
+
+
+async def test_a_job_of_high_priority_goes_before_those_that_wait(tmp_path: Path) -> None:
+    """Its place in the queue says so while all places in flight are taken; another word is refused."""
+    async with running_gateway(tmp_path, in_flight=1) as gateway, gateway.client(**{"X-API-Key": KEY}) as api:
+        first = await new_job(api, priority="high")
+        waiting = [await new_job(api) for _ in range(2)]
+        urgent = await new_job(api, priority="high")
+        jobs = (await api.get("/api/v1/jobs")).json()["jobs"]
+        assert {job["job_id"]: job["queue_position"] for job in jobs} == {first: 1, urgent: 2, waiting[0]: 3, waiting[1]: 4}
+        assert {job["job_id"]: job["priority"] for job in jobs}[urgent] == "high"
+        refused = await api.post("/api/v1/reconstruct", json={"image_urls": URLS, "priority": "urgent"})
+        assert_problem(refused, 422, "VALIDATION_FAILED")
 
 
 async def test_one_idempotency_key_makes_one_job(api: httpx.AsyncClient) -> None:
