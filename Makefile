@@ -15,7 +15,7 @@ SHARED ?= $(abspath ..)/shared
 SERVICES := ingest segmentation sfm mvs postprocess export webhooks
 SCALES := $(foreach s,$(SERVICES),$(if $($(s)),$(s)=$($(s))))
 
-.PHONY: help setup servers demo test lint types imports unit contract integration e2e acceptance serve up down logs scale generate bench bench-all bench-served clean
+.PHONY: help setup servers demo test lint types imports unit contract integration security e2e acceptance serve up down logs scale generate bench bench-all bench-served clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,7 +65,7 @@ types: setup ## mypy, strict
 imports: setup ## the directions of imports
 	$(VENV)/bin/lint-imports
 
-unit contract integration e2e: servers ## one kind of tests
+unit contract integration security e2e: servers ## one kind of tests
 	$(RUN) -m pytest tests/$@
 
 acceptance: servers ## the customer's tests against the embedded mode and the native mesh

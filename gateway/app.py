@@ -18,7 +18,7 @@ from fastapi.staticfiles import StaticFiles
 
 from gateway import __version__
 from gateway.answers import Answers
-from gateway.auth import FIRST_TENANT, KeyRequired, Keys
+from gateway.auth import KeyRequired
 from gateway.background import Background, Runner, Track
 from gateway.carrying_out import RelaySettings
 from gateway.database.engine import Database
@@ -31,6 +31,7 @@ from gateway.openapi import describe
 from gateway.parts import Dependency, Parts, require_schema
 from gateway.patience import when_available
 from gateway.problems import UnexpectedErrors, install
+from gateway.quota import JobQuota
 from gateway.rate_limit import RateLimit
 from gateway.relay import Relay
 from gateway.resumption import resume
@@ -38,6 +39,7 @@ from gateway.retention import Retention
 from gateway.routes import artifacts, capabilities, events, health, jobs, reconstruct, retry, webhooks
 from gateway.settings import GatewaySettings, split_secrets
 from gateway.sweeper import Sweeper
+from gateway.tenants import Tenants
 from gateway.tracker import Tracker
 from pipelines.definition import load_pipelines
 from pipelines.options import load_options
@@ -76,9 +78,10 @@ class Adapters:
 def create_app(settings: GatewaySettings, adapters: Adapters, start_patience_s: float = START_PATIENCE_S) -> FastAPI:
     """The whole gateway. Its lifespan waits `start_patience_s` for servers that are late, then answers 503 until they are there."""
     links = Links(settings.public_url, split_secrets(settings.link_secret), settings.retention)
-    start = _Start(settings, adapters, links)
+    tenants = Tenants(settings)
+    start = _Start(settings, adapters, links, tenants)
     background = Background(start.tracks(), start.runners())
-    parts = _parts(settings, adapters, links, start, background)
+    parts = _parts(settings, adapters, links, tenants, start, background)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -92,7 +95,7 @@ def create_app(settings: GatewaySettings, adapters: Adapters, start_patience_s: 
     app = FastAPI(title="Meshwork", version=__version__, lifespan=lifespan, redirect_slashes=False, redoc_url=None)
     app.state.parts = parts
     _add_routes(app)
-    _add_layers(app, settings, parts)
+    _add_layers(app, tenants)
     install(app)
     describe(app)
     return app
@@ -101,14 +104,14 @@ def create_app(settings: GatewaySettings, adapters: Adapters, start_patience_s: 
 class _Start:
     """What starts after what: tables before the relay, broker and tables before the tracker."""
 
-    def __init__(self, settings: GatewaySettings, adapters: Adapters, links: Links) -> None:
+    def __init__(self, settings: GatewaySettings, adapters: Adapters, links: Links, tenants: Tenants) -> None:
         database, broker, store = adapters.database, adapters.broker, adapters.store
         self._adapters = adapters
         self._links = links
         self._has_schema = asyncio.Event()
         self._tracker = Tracker(database, broker, store, links)
         self._on_rows: list[Runner] = [
-            Relay(database, broker, store, _relay_settings(settings), owner=f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"),
+            Relay(database, broker, store, _relay_settings(settings, tenants), owner=f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"),
             Sweeper(database, broker),
             Retention(database, settings.retention, settings.upload_lifetime),
         ]
@@ -142,10 +145,9 @@ class _Start:
         await when_available(self._tracker.start, "the tracker")
 
 
-def _relay_settings(settings: GatewaySettings) -> RelaySettings:
-    secrets = split_secrets(settings.webhook_secret)
+def _relay_settings(settings: GatewaySettings, tenants: Tenants) -> RelaySettings:
     return RelaySettings(
-        secrets_of=lambda tenant: secrets,
+        secrets_of=tenants.webhook_secrets_of,
         seal_key=settings.seal_key.get_secret_value(),
         webhook_schedule_s=settings.webhook_schedule_s,
         in_flight=settings.in_flight,
@@ -160,14 +162,15 @@ def _headers(kind: str, message_id: str, job_id: str, step: str | None) -> Heade
     return message_headers(kind, "/meshwork/gateway", message_id, job_id, step, parent=trace)
 
 
-def _parts(settings: GatewaySettings, adapters: Adapters, links: Links, start: _Start, background: Background) -> Parts:
+def _parts(settings: GatewaySettings, adapters: Adapters, links: Links, tenants: Tenants, start: _Start, background: Background) -> Parts:
     repository = JobRepository(adapters.database, links)
     pipelines, stages = load_pipelines(), load_options()
     check_presets(pipelines, stages)
     policy = AddressPolicy.parse(settings.allowed_private_networks)
     return Parts(
         settings=settings,
-        keys=Keys([(settings.api_key.get_secret_value(), FIRST_TENANT)]),
+        tenants=tenants,
+        quota=JobQuota(adapters.database, tenants.job_quota_of),
         door=Door(pipelines, stages, policy, settings.min_images, settings.max_images),
         jobs=repository,
         store=adapters.store,
@@ -193,11 +196,10 @@ def _add_routes(app: FastAPI) -> None:
     app.mount("/console", StaticFiles(directory=CONSOLE, html=True), name="console")
 
 
-def _add_layers(app: FastAPI, settings: GatewaySettings, parts: Parts) -> None:
+def _add_layers(app: FastAPI, tenants: Tenants) -> None:
     """Added from the innermost to the outermost."""
-    if settings.rate_limit_per_minute:
-        app.add_middleware(RateLimit, per_minute=settings.rate_limit_per_minute)
-    app.add_middleware(KeyRequired, keys=parts.keys)
+    app.add_middleware(RateLimit, limit_of=tenants.rate_limit_of)
+    app.add_middleware(KeyRequired, known=tenants)
     app.add_middleware(UnexpectedErrors)
     app.add_middleware(Answers, observe=_observe, clock=time.monotonic)
 

@@ -1,7 +1,5 @@
 """The key at the door, looked at before anything else of a request is."""
 
-import hashlib
-import hmac
 import re
 from collections.abc import Iterable
 from typing import Annotated
@@ -11,66 +9,69 @@ from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway import tenants
 from gateway.problems import Problem
+from gateway.tenants import Caller, Tenants
 
-FIRST_TENANT = "default"
 SUBPROTOCOL_PREFIX = "meshwork.key."
 _LINK = re.compile(r"/api/v1/jobs/[^/]+/artifacts/[^/]+")
+_SUBMITS = re.compile(r"/api/v1/(reconstruct|jobs|jobs/[^/]+/(cancel|retry))")
+_READS = {"GET", "HEAD", "OPTIONS"}
 
 
-class Keys:
-    """Which tenant a key belongs to; compared in constant time."""
-
-    def __init__(self, tenant_by_key: Iterable[tuple[str, str]]) -> None:
-        self._known = [(_digest(key.encode()), tenant) for key, tenant in tenant_by_key]
-
-    def tenant_of(self, headers: Headers) -> str | None:
-        """The tenant whose key is in `X-API-Key` or `Authorization: Bearer`."""
-        candidates = [headers.get("x-api-key", "")]
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            candidates.append(token.strip())
-        return self._first_tenant(candidates)
-
-    def tenant_of_subprotocols(self, subprotocols: Iterable[str]) -> str | None:
-        """The tenant whose key a browser sent as a WebSocket subprotocol."""
-        return self._first_tenant([s.removeprefix(SUBPROTOCOL_PREFIX) for s in subprotocols if s.startswith(SUBPROTOCOL_PREFIX)])
-
-    def _first_tenant(self, candidates: Iterable[str]) -> str | None:
-        found = None
-        for candidate in candidates:
-            digest = _digest(candidate.encode("latin-1", "replace"))  # as header bytes arrive
-            for known, tenant in self._known:
-                if hmac.compare_digest(known, digest):
-                    found = tenant
-        return found
+def caller_of_headers(known: Tenants, headers: Headers) -> Caller | None:
+    """Whose key is in `X-API-Key` or `Authorization: Bearer`."""
+    candidates = [headers.get("x-api-key", "")]
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        candidates.append(token.strip())
+    return _first(known, candidates)
 
 
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+def caller_of_subprotocols(known: Tenants, subprotocols: Iterable[str]) -> Caller | None:
+    """Whose key a browser sent as a WebSocket subprotocol."""
+    return _first(known, [s.removeprefix(SUBPROTOCOL_PREFIX) for s in subprotocols if s.startswith(SUBPROTOCOL_PREFIX)])
+
+
+def _first(known: Tenants, candidates: Iterable[str]) -> Caller | None:
+    found = [caller for candidate in candidates if (caller := known.caller_of(candidate)) is not None]
+    return found[-1] if found else None
 
 
 class KeyRequired:
-    """Lets nobody below /api without a key, except along a signed link, whose signature its route checks."""
+    """Lets nobody below /api without a key whose scope suffices, except along a signed link, whose signature its route checks."""
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, known: Tenants) -> None:
         self.app = app
-        self._keys = keys
+        self._known = known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers 401 without reading the body, or passes the request on with its tenant."""
+        """Answers 401 or 403 without reading the body, or passes the request on with its tenant."""
         if scope["type"] == "http" and scope["path"].startswith("/api/"):
-            tenant = self._keys.tenant_of(Headers(scope=scope))
-            if tenant is None and not _is_signed_link(scope):
-                await unauthenticated().send_to(scope, receive, send)
+            caller, needed = caller_of_headers(self._known, Headers(scope=scope)), scope_of(scope["method"], scope["path"])
+            may = caller is not None and caller.may(needed)
+            if not may and not _is_signed_link(scope):
+                await (unauthenticated() if caller is None else forbidden(needed)).send_to(scope, receive, send)
                 return
-            scope.setdefault("state", {})["tenant"] = tenant
+            scope.setdefault("state", {})["tenant"] = caller.tenant if caller is not None and may else None
         await self.app(scope, receive, send)
+
+
+def scope_of(method: str, path: str) -> tenants.Scope:
+    """What a key must be for. A call that nobody thought of asks for the most."""
+    if method in _READS:
+        return "read"
+    return "submit" if method == "POST" and _SUBMITS.fullmatch(path) else "admin"
 
 
 def unauthenticated() -> Problem:
     """The 401."""
     return Problem("UNAUTHENTICATED", headers={"WWW-Authenticate": "Bearer"})
+
+
+def forbidden(needed: tenants.Scope) -> Problem:
+    """The 403."""
+    return Problem("FORBIDDEN", f"This call needs a key with the scope {needed!r}.")
 
 
 def _is_signed_link(scope: Scope) -> bool:

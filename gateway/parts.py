@@ -7,13 +7,14 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from gateway.auth import Keys
 from gateway.database.repositories import JobRepository
 from gateway.door import Door
 from gateway.links import Links
 from gateway.live import LiveFeed
 from gateway.problems import Problem
+from gateway.quota import JobQuota
 from gateway.settings import GatewaySettings
+from gateway.tenants import Tenants
 from shared.ports import ArtifactStore
 
 # Raises DependencyUnavailable when the dependency is away.
@@ -33,7 +34,8 @@ class Parts:
     """What a request may need."""
 
     settings: GatewaySettings
-    keys: Keys
+    tenants: Tenants
+    quota: JobQuota
     door: Door
     jobs: JobRepository
     store: ArtifactStore

@@ -37,6 +37,7 @@ class ProblemInfo:
 
 PROBLEMS: dict[str, ProblemInfo] = {
     "UNAUTHENTICATED": ProblemInfo(401, "The key is missing or wrong", "Send X-API-Key: KEY or Authorization: Bearer KEY."),
+    "FORBIDDEN": ProblemInfo(403, "The key is not for this call", "Use a key with the scope that `detail` names."),
     "NOT_FOUND": ProblemInfo(404, "There is nothing here", "Check the address and the id; a deleted job is gone."),
     "METHOD_NOT_ALLOWED": ProblemInfo(405, "This address does not take that method", "See /docs for what it takes."),
     "JOB_FINISHED": ProblemInfo(409, "The job has ended", "A job that has ended cannot be cancelled; delete it to remove its files."),
@@ -49,6 +50,7 @@ PROBLEMS: dict[str, ProblemInfo] = {
     "TOO_MANY_IMAGES": ProblemInfo(422, "Too many photos", "Send fewer photos; /api/v1/capabilities names the limit."),
     "UNSAFE_URL": ProblemInfo(422, "A URL leads to a private address", "Use a public address, or ask the operator to allow yours."),
     "RATE_LIMITED": ProblemInfo(429, "Too many requests", "Wait for the seconds that Retry-After names.", True),
+    "QUOTA_EXCEEDED": ProblemInfo(429, "Too many unfinished jobs", "Wait until a job has ended, or cancel one.", True),
     "INTERNAL": ProblemInfo(500, "Something went wrong on our side", "Send the request again; if it fails again, tell the operator.", True),
     "UNAVAILABLE": ProblemInfo(503, "The service cannot answer now", "Send the request again in a few seconds.", True),
 }
@@ -138,9 +140,9 @@ def _place(loc: Sequence[str | int]) -> str:
 
 
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """How these codes stand in the OpenAPI document; every route may also answer 401, 429, 500 and 503."""
+    """How these codes stand in the OpenAPI document; every route may also answer 401, 403, 429, 500 and 503."""
     by_status: dict[int | str, list[str]] = {}
-    for code in (*codes, "UNAUTHENTICATED", "RATE_LIMITED", "INTERNAL", "UNAVAILABLE"):
+    for code in (*codes, "UNAUTHENTICATED", "FORBIDDEN", "RATE_LIMITED", "INTERNAL", "UNAVAILABLE"):
         by_status.setdefault(PROBLEMS[code].status, []).append(code)
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
     return {

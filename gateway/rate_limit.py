@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,26 +19,27 @@ class _Bucket:
 class RateLimit:
     """Answers RATE_LIMITED to a tenant whose bucket is empty. Stands behind KeyRequired, so that a stranger empties nobody's bucket."""
 
-    def __init__(self, app: ASGIApp, per_minute: int) -> None:
+    def __init__(self, app: ASGIApp, limit_of: Callable[[str], int]) -> None:
         self.app = app
-        self._per_minute = per_minute
+        self._limit_of = limit_of
         self._buckets: dict[str, _Bucket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on, or answers 429 with Retry-After."""
         tenant = scope.get("state", {}).get("tenant") if scope["type"] == "http" else None
-        wait_s = self._seconds_to_wait(tenant, asyncio.get_running_loop().time()) if tenant else 0.0
+        per_minute = self._limit_of(tenant) if tenant else 0
+        wait_s = self._seconds_to_wait(tenant, per_minute, asyncio.get_running_loop().time()) if tenant and per_minute else 0.0
         if wait_s > 0:
             headers = {"Retry-After": str(math.ceil(wait_s))}
-            await Problem("RATE_LIMITED", f"At most {self._per_minute} requests a minute.", headers=headers).send_to(scope, receive, send)
+            await Problem("RATE_LIMITED", f"At most {per_minute} requests a minute.", headers=headers).send_to(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
-    def _seconds_to_wait(self, tenant: str, now: float) -> float:
+    def _seconds_to_wait(self, tenant: str, per_minute: int, now: float) -> float:
         """Takes a token; 0 when there was one, else the time until the next."""
-        rate = self._per_minute / 60.0
-        bucket = self._buckets.setdefault(tenant, _Bucket(float(self._per_minute), now))
-        bucket.tokens = min(float(self._per_minute), bucket.tokens + (now - bucket.filled_at) * rate)
+        rate = per_minute / 60.0
+        bucket = self._buckets.setdefault(tenant, _Bucket(float(per_minute), now))
+        bucket.tokens = min(float(per_minute), bucket.tokens + (now - bucket.filled_at) * rate)
         bucket.filled_at = now
         if bucket.tokens < 1.0:
             return (1.0 - bucket.tokens) / rate

@@ -2,6 +2,7 @@
 
 import base64
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
@@ -55,7 +56,9 @@ class GatewaySettings(SharedSettings):
     max_image_bytes: int = Field(default=64 * MIB, ge=1024)
     max_upload_bytes: int = Field(default=2048 * MIB, ge=1024)
     max_body_bytes: int = Field(default=4 * MIB, ge=1024)
+    tenants_file: Path | None = None  # gateway/tenants.py
     rate_limit_per_minute: int = Field(default=0, ge=0)  # 0: no limit
+    max_unfinished_jobs: int = Field(default=0, ge=0)  # 0: no limit
     link_lifetime: timedelta = timedelta(minutes=15)
     upload_lifetime: timedelta = timedelta(hours=1)
 

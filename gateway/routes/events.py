@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, WebSocket, WebSocketDisconnect
 from fastapi.responses import Response, StreamingResponse
 
-from gateway.auth import SUBPROTOCOL_PREFIX, Tenant, unauthenticated
+from gateway.auth import SUBPROTOCOL_PREFIX, Tenant, caller_of_headers, caller_of_subprotocols, forbidden, unauthenticated
 from gateway.database.records import FINISHED
 from gateway.documents import job_document
 from gateway.live import FeedClosed, LiveEvent, LoadJob, story
@@ -49,11 +49,13 @@ async def events(job_id: str, tenant: Tenant, parts: PartsOf, last_event_id: Las
 async def socket(websocket: WebSocket, job_id: str, parts: PartsOf) -> None:
     """The same events as messages. The key comes in a header, or from a browser as the subprotocol `meshwork.key.<KEY>`."""
     offered = websocket.scope.get("subprotocols", [])
-    tenant = parts.keys.tenant_of(websocket.headers) or parts.keys.tenant_of_subprotocols(offered)
+    caller = caller_of_headers(parts.tenants, websocket.headers) or caller_of_subprotocols(parts.tenants, offered)
     try:
-        if tenant is None:
+        if caller is None:
             raise unauthenticated()
-        load = _loader(parts, tenant, job_id)
+        if not caller.may("read"):
+            raise forbidden("read")
+        load = _loader(parts, caller.tenant, job_id)
         await load()
     except Problem as problem:
         await _refuse(websocket, problem)

@@ -25,7 +25,7 @@ from shared.storage import keys
 
 router = APIRouter(prefix="/api/v1", tags=["new jobs"])
 
-_CODES = ("NOT_FOUND", "JOB_NOT_FINISHED", "IDEMPOTENCY_CONFLICT", "VALIDATION_FAILED", "UNSAFE_URL", "PAYLOAD_TOO_LARGE")
+_CODES = ("NOT_FOUND", "JOB_NOT_FINISHED", "IDEMPOTENCY_CONFLICT", "VALIDATION_FAILED", "UNSAFE_URL", "PAYLOAD_TOO_LARGE", "QUOTA_EXCEEDED")
 _COPIES_AT_ONCE = 8
 
 
@@ -48,6 +48,7 @@ async def retry(job_id: str, request: Request, tenant: Tenant, parts: PartsOf, i
     parent = (await find_job(parts, tenant, job_id)).job
     if parent.status not in FINISHED:
         raise Problem("JOB_NOT_FINISHED", hint="Wait for its end, or cancel it first.")
+    await parts.quota.check(tenant)
     earlier = JobRequest.model_validate(parent.request)
     checked = parts.door.check_retry(parse_object(body or b"{}"), _asked(parent, earlier))
     said = hashlib.sha256(json.dumps([job_id, body.decode()]).encode()).hexdigest()

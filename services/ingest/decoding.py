@@ -3,8 +3,10 @@
 import io
 import struct
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -16,6 +18,9 @@ Image.MAX_IMAGE_PIXELS = None  # the limit is checked here, from the header, wit
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF")
 _ORIENTATION = 0x0112
+_LARGE_MEGAPIXELS = 40.0
+_ONE_LARGE_AT_A_TIME = Lock()  # unpacking takes up to 16 bytes a pixel: two of 100 megapixels at once would meet the child's limit
+_BAND_ROWS = 256
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 
 
@@ -61,9 +66,11 @@ def decode(path: Path, max_megapixels: float) -> Decoded:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > max_megapixels * 1e6:
+                megapixels = image.width * image.height / 1e6
+                if megapixels > max_megapixels:
                     raise UnusablePhotoError("IMAGE_TOO_LARGE")
-                return _unpack(image)
+                with _ONE_LARGE_AT_A_TIME if megapixels > _LARGE_MEGAPIXELS else nullcontext():
+                    return _unpack(image)
     except UnusablePhotoError:
         raise
     except UnidentifiedImageError as error:
@@ -115,10 +122,20 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float32)
-        top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else max(float(values.max(initial=0)), 1.0)
-        return Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8)).convert("RGB")
+        return _scaled_to_8_bit(image).convert("RGB")
     return image.convert("RGB")
+
+
+def _scaled_to_8_bit(image: Image.Image) -> Image.Image:
+    """Grey values of 16 or 32 bits, in bands: floats of a whole photo would take as much again three times."""
+    bands = [(0, top, image.width, min(top + _BAND_ROWS, image.height)) for top in range(0, image.height, _BAND_ROWS)]
+    largest = max(float(np.asarray(image.crop(band), dtype=np.float32).max()) for band in bands)
+    white = 65535.0 if image.mode.startswith("I;16") or largest > 255 else max(largest, 1.0)
+    grey = Image.new("L", image.size)
+    for band in bands:
+        values = np.asarray(image.crop(band), dtype=np.float32)
+        grey.paste(Image.fromarray(np.clip(values * (255.0 / white), 0, 255).astype(np.uint8)), band)
+    return grey
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -126,7 +143,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     transparent = image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or ("transparency" in image.info and not image.mode.startswith("I"))
     if not transparent:
         return image
-    rgba = image.convert("RGBA")
-    page = Image.new("RGBA", rgba.size, "white")
-    page.alpha_composite(rgba)
-    return page.convert("RGB")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+    page = Image.new("RGB", rgba.size, "white")
+    page.paste(rgba, mask=rgba)  # to the last bit as alpha_composite, which holds two more copies
+    return page
