@@ -15,7 +15,7 @@ SHARED ?= $(abspath ..)/shared
 SERVICES := ingest segmentation sfm mvs postprocess export webhooks
 SCALES := $(foreach s,$(SERVICES),$(if $($(s)),$(s)=$($(s))))
 
-.PHONY: help setup servers demo test lint types imports unit contract integration security e2e acceptance serve up down logs scale generate bench bench-all bench-served clean
+.PHONY: help setup servers demo test lint types imports unit contract integration security e2e acceptance serve up down logs scale generate bench bench-all bench-served key clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -84,6 +84,9 @@ bench-all: setup ## the other captures, and photographs that people took
 
 bench-served: servers ## a capture through the gateway, embedded and mesh: CAPTURES="animal" PRESET=balanced
 	$(RUN) -m tests.benchmarks.fidelity served $(or $(CAPTURES),animal) $(if $(PRESET),--preset $(PRESET))
+
+key: setup ## a key for a tenant: TENANT=acme SCOPES="submit read" DAYS=90
+	@$(RUN) -m deploy.keys "$(TENANT)" $(if $(SCOPES),--scopes $(SCOPES)) $(if $(DAYS),--days $(DAYS))
 
 clean: ## remove what was made here
 	rm -rf $(VENV) .demo .bench .meshwork .mypy_cache .ruff_cache .pytest_cache

@@ -187,12 +187,16 @@ async def test_each_tenant_has_its_own_rate(tmp_path: Path) -> None:
 
 
 async def test_each_tenant_has_its_own_quota_of_unfinished_jobs(tmp_path: Path) -> None:
-    """429 with Retry-After for links and uploads alike; a job that ended makes room, and nobody else waits for it."""
+    """429 with Retry-After for links, uploads and retries alike; a job that ended makes room, and nobody else waits for it."""
     path = two_tenants(tmp_path, max_unfinished_jobs=2)
     async with running_gateway(tmp_path, tenants_file=path) as gateway, gateway.client(**{"X-API-Key": ACME["admin"]}) as acme:
-        first, _ = await new_job(acme), await new_job(acme)
+        ended, first = await new_job(acme), await new_job(acme)
+        await gateway.finish(ended, {"report.json": b"{}"})
+        await new_job(acme)
         files = [("images", (f"{index}.jpg", b"x")) for index in range(3)]
-        for refused in (await acme.post("/api/v1/reconstruct", json=REQUEST), await acme.post("/api/v1/jobs", files=files)):
+        calls = [("/api/v1/reconstruct", {"json": REQUEST}), ("/api/v1/jobs", {"files": files}), (f"/api/v1/jobs/{ended}/retry", {})]
+        for path, content in calls:
+            refused = await acme.post(path, **content)
             assert assert_problem(refused, 429, "QUOTA_EXCEEDED")["retryable"]
             assert int(refused.headers["retry-after"]) > 0
         for key in (OTHER, KEY):
