@@ -12,9 +12,10 @@ import xatlas
 from numpy.typing import NDArray
 
 from services.postprocess.capture import Floats
-from services.postprocess.cleaning import boundary_edges, evenly_decimated, manifold
+from services.postprocess.cleaning import evenly_decimated, manifold
+from services.postprocess.edges import Faces, boundary_edges
 from services.postprocess.proxy_charts import charts_of, uv_areas
-from services.postprocess.surface import Faces, Mesh
+from services.postprocess.surface import Mesh
 from services.postprocess.texel_kernels import rasterise
 
 GUTTER_PX = 8  # between charts, so that mip levels and JPEG blocks do not mix them

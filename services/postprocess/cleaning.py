@@ -11,7 +11,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from services.postprocess.capture import Floats
-from services.postprocess.surface import Faces, Mesh, face_pieces
+from services.postprocess.edges import boundary_edges, edge_keys
+from services.postprocess.surface import Mesh, face_pieces
 
 MIN_TRIANGLES = 5_000
 QUICKLY = 16  # times the triangles wanted: down to there the quick decimation is as good
@@ -66,14 +67,6 @@ def fill_holes(mesh: Mesh, largest: float = np.inf, may_fill: Callable[[Floats],
     return Mesh(np.concatenate(vertices), np.concatenate(faces))
 
 
-def boundary_edges(faces: Faces) -> NDArray[np.int64]:
-    """Directed edges k×2 that no other face shares."""
-    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64)
-    key = np.sort(edges, axis=1) @ np.array([edges.max() + 1 if len(edges) else 1, 1])
-    _, index, count = np.unique(key, return_index=True, return_counts=True)
-    return np.asarray(edges[np.sort(index[count == 1])])
-
-
 def _groups(edges: NDArray[np.int64], vertices: int) -> NDArray[np.int32]:
     """Label of each vertex's connected set of edges."""
     graph = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(vertices, vertices))
@@ -123,8 +116,4 @@ def clean(mesh: Mesh, triangles: int, closed: bool, may_fill: Callable[[Floats],
 
 def is_watertight(mesh: Mesh) -> bool:
     """Whether every edge has exactly two faces."""
-    if len(mesh.faces) == 0:
-        return False
-    edges = np.sort(mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64), axis=1)
-    key = edges @ np.array([int(mesh.faces.max()) + 1, 1])
-    return bool((np.unique(key, return_counts=True)[1] == 2).all())
+    return len(mesh.faces) > 0 and bool((np.unique(edge_keys(mesh.faces), return_counts=True)[1] == 2).all())

@@ -19,10 +19,11 @@ from scipy.spatial import cKDTree
 
 from services.postprocess.atlas import vertex_normals
 from services.postprocess.capture import Floats
+from services.postprocess.edges import Faces, directed_edges, vertex_graph
 from services.postprocess.folds import depth_behind, folded
 from services.postprocess.isolation import Subject, point_spacing
 from services.postprocess.support_plane import Plane
-from services.postprocess.surface import Faces, Mesh
+from services.postprocess.surface import Mesh
 
 Bits = NDArray[np.bool_]
 SUPPORT = 0.002  # of the diagonal: surface nearer to a point than this is that point's
@@ -114,9 +115,7 @@ def _without_folds(mesh: Mesh, laid: Floats, moving: Bits, diagonal: float) -> t
 
 def _adjacency(faces: Faces, count: int) -> Any:
     """The operator n×n that takes the mean over a vertex's neighbours."""
-    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    both = np.concatenate([edges, edges[:, ::-1]]).T
-    near = sparse.coo_matrix((np.ones(both.shape[1]), (both[0], both[1])), shape=(count, count)).tocsr()
+    near = vertex_graph(faces, count)
     return sparse.diags(1 / np.maximum(np.asarray(near.sum(1)).ravel(), 1.0)) @ near
 
 
@@ -156,7 +155,7 @@ def _sides(mesh: Mesh, invented: Bits, diagonal: float) -> Bits:
 
 def _parts(faces: Faces, which: Bits) -> NDArray[np.int32]:
     """Label of each vertex's part of those marked, connected along edges; others are parts of their own."""
-    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    edges = directed_edges(faces)
     edges = edges[which[edges].all(1)]
     graph = sparse.coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(len(which), len(which)))
     return np.asarray(connected_components(graph, directed=False)[1])
@@ -171,7 +170,7 @@ def unsupported(mesh: Mesh, subject: Subject, diagonal: float) -> tuple[Bits, in
     if len(subject.footprint):
         soles = cKDTree(subject.footprint.points)
         loose &= ~np.isfinite(soles.query(mesh.vertices, distance_upper_bound=SOLE * diagonal, workers=2)[0])
-    edges = mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    edges = directed_edges(mesh.faces)
     rim = edges[loose[edges[:, 0]] & ~loose[edges[:, 1]]]
     part = _parts(mesh.faces, loose)
     held = np.bincount(part[rim[:, 0]], minlength=part.max() + 1)

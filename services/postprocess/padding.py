@@ -3,10 +3,10 @@
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, diags
+from scipy.sparse import diags
 from scipy.sparse.linalg import spsolve
 
-from services.postprocess.surface import Faces
+from services.postprocess.edges import Faces, vertex_graph
 
 GUTTER_PX = 16  # texels around each chart that repeat its rim
 
@@ -15,9 +15,7 @@ def spread_over_unseen(colours: NDArray[np.float32], seen: NDArray[np.bool_], fa
     """Vertex colours n×3 with those that no photo saw replaced by the harmonic interpolation of their seen neighbours."""
     if seen.all() or not seen.any():
         return colours if seen.any() else np.full_like(colours, 0.2)
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    weight = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(len(colours), len(colours))).tocsr()
-    weight = weight + weight.T
+    weight = vertex_graph(faces, len(colours))
     unseen = np.flatnonzero(~seen)
     mean = colours[seen].mean(0)
     # The small term leads pieces without any seen vertex to the mean colour.

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from services.postprocess.surface import Faces, Mesh
+from services.postprocess.edges import Faces, Ints, shared_edges
+from services.postprocess.surface import Mesh
 
 Float32 = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 SMOOTHING = 4  # rounds in which a face joins the chart of two of its three neighbours
 TORN = 4.0  # a face this many times larger in UV than others lies across a slit of its chart
@@ -52,26 +52,16 @@ class Charts:
 
 def charts_of(mesh: Mesh, uv: Float32) -> Charts:
     """The charts of an unfolded mesh: faces joined over edges at which their UV agree."""
-    left, right, left_edge, right_edge = _shared_edges(mesh.faces)
+    left, right, left_edge, right_edge = shared_edges(mesh.faces)
     a, b = uv[left[:, None], (left_edge[:, None] + [0, 1]) % 3], uv[right[:, None], (right_edge[:, None] + [1, 0]) % 3]
     joined = (np.abs(a - b) < 1e-6).all((1, 2))
     graph = coo_matrix((np.ones(joined.sum()), (left[joined], right[joined])), shape=(len(mesh.faces),) * 2)
     return Charts(mesh, uv, connected_components(graph, directed=False)[1])
 
 
-def _shared_edges(faces: Faces) -> tuple[Ints, Ints, Ints, Ints]:
-    """Pairs of faces with a common edge, and which of their edges (k: from corner k to k + 1) that is."""
-    edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64), axis=1)
-    key = edges @ np.array([int(faces.max()) + 1, 1])
-    order = np.argsort(key, kind="stable")
-    same = np.flatnonzero(key[order[1:]] == key[order[:-1]])
-    first, second = order[same], order[same + 1]
-    return first // 3, second // 3, first % 3, second % 3
-
-
 def _border(charts: Charts) -> NDArray[np.bool_]:
     """m×3: whether the edge opposite each corner ends its chart."""
-    left, right, left_edge, right_edge = _shared_edges(charts.mesh.faces)
+    left, right, left_edge, right_edge = shared_edges(charts.mesh.faces)
     inner = charts.label[left] == charts.label[right]
     border = np.ones((len(charts.label), 3), bool)
     border[left[inner], (left_edge[inner] + 2) % 3] = False
@@ -85,7 +75,7 @@ def _labels(charts: Charts, mesh: Mesh) -> NDArray[np.int32]:
     nearest = answer["primitive_ids"].numpy().astype(np.int64)
     label = charts.label[nearest].astype(np.int32)
     same_side = (mesh.vector_areas() * charts.mesh.vector_areas()[nearest]).sum(1) > 0
-    left, right, _, _ = _shared_edges(mesh.faces)
+    left, right, _, _ = shared_edges(mesh.faces)
     return _smoothed(np.where(same_side, label, -1).astype(np.int32), label, left, right)
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
 
 from services.postprocess.atlas import vertex_normals
 from services.postprocess.capture import Camera, Floats
+from services.postprocess.edges import Faces, vertex_graph
 from services.postprocess.refinement_kernels import match, smooth
-from services.postprocess.surface import Faces, Mesh
+from services.postprocess.surface import Mesh
 from services.postprocess.vertex_views import PhotoStack, stack_photos, views_of_vertices
 
 VIEWS = 4
@@ -132,9 +132,7 @@ class _Work:
 
 def neighbours(faces: Faces, vertices: int) -> Ring:
     """Vertices that share an edge: those of i are second[first[i] : first[i + 1]]."""
-    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    edges = np.concatenate([edges, edges[:, ::-1]])
-    graph = coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(vertices, vertices)).tocsr()
+    graph = vertex_graph(faces, vertices)
     return graph.indptr.astype(np.int32), graph.indices.astype(np.int32)
 
 

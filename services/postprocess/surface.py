@@ -13,10 +13,10 @@ from scipy.spatial import cKDTree
 
 from services.postprocess.capture import Cloud, Floats
 from services.postprocess.carving import carved_border
+from services.postprocess.edges import Faces, shared_edges
 from services.postprocess.free_space import FreeSpace
 from services.postprocess.isolation import Subject, point_spacing
 
-Faces = NDArray[np.int32]
 BALLOON = 0.1  # of the diagonal: surface of an object farther than this from every point is none
 INVENTED = 0.0075  # of the diagonal: surface farther than this from every point must not stand in space that was looked through
 HOLD_REACH = 0.08  # of the diagonal, around surface that cannot be: there the border of the carved space takes over
@@ -58,12 +58,8 @@ class Mesh:
 
 def face_pieces(faces: Faces) -> NDArray[np.int32]:
     """Label of each face's piece: faces are joined across edges that they share, not in a vertex alone."""
-    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64)
-    key = np.sort(edges, axis=1) @ np.array([int(faces.max()) + 1, 1])
-    order = np.argsort(key, kind="stable")
-    same = np.flatnonzero(key[order[1:]] == key[order[:-1]])
-    first, second = order[same] // 3, order[same + 1] // 3
-    graph = coo_matrix((np.ones(len(same), np.int8), (first, second)), shape=(len(faces), len(faces)))
+    first, second, _, _ = shared_edges(faces)
+    graph = coo_matrix((np.ones(len(first), np.int8), (first, second)), shape=(len(faces), len(faces)))
     return np.asarray(connected_components(graph, directed=False)[1])
 
 
