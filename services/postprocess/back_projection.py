@@ -11,7 +11,7 @@ import numpy as np
 from numba import get_num_threads
 from numpy.typing import NDArray
 
-from services.postprocess.back_projection_kernels import collect, render, subtract
+from services.postprocess.back_projection_kernels import Sight, collect, render, subtract
 from services.postprocess.capture import Camera, Floats
 from services.postprocess.colour import linear_table
 from services.postprocess.threads import in_threads
@@ -35,11 +35,12 @@ def sharpened(
     change = np.zeros((len(points), 4), np.float32)
     spread = float(np.clip(spacing_px, 0.5, 1.0))
     for i, (camera, photo) in enumerate(zip(cameras, in_threads(lambda camera: camera.photo(), cameras), strict=True)):
-        view = (i, points, camera.R, camera.t + camera.R @ origin, camera.K, found.scores, found.views, colours, gains[i], LEAST_SCORE)
+        pose = (camera.R, camera.t + camera.R @ origin, camera.K)
+        sight = Sight(i, *pose, gains[i], points, colours, found.scores, found.views, LEAST_SCORE)
         pixels = np.zeros((camera.height, camera.width, 4), np.float32)
-        render(*view, spread, get_num_threads(), pixels)
+        render(sight, spread, get_num_threads(), pixels)
         subtract(photo, linear_table(), pixels)
-        collect(*view, TOLERANCE, pixels, change)
+        collect(sight, TOLERANCE, pixels, change)
     change[:, :3] /= np.maximum(change[:, 3:], 1e-9)
     change[:, :3] += colours
     return np.maximum(change[:, :3], 0)

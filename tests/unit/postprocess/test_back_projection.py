@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pytest
 
 from services.postprocess.back_projection import sharpened
+from services.postprocess.back_projection_kernels import Sight, _project
 from services.postprocess.capture import Camera
 from services.postprocess.colour import to_bytes
+from services.postprocess.free_space_kernels import _seen_at
 from services.postprocess.texturing import Candidates
 
 SIDE = 96  # texels along the sheet, which is one unit wide
@@ -96,3 +99,14 @@ def test_unseen_texels_keep_their_colour(points: np.ndarray) -> None:
     np.testing.assert_array_equal(
         soft, sharpened(soft, points, np.zeros(3), nothing, GAINS, [sheet_camera(i) for i in range(3)], PIXELS / SIDE)
     )
+
+
+def test_both_projections_are_the_same() -> None:
+    """Sharpening and depth maps meet a point in one place: the formula is written twice, for the sake of numba's cache."""
+    rng = np.random.default_rng(4)
+    R, t, K = cv2.Rodrigues(rng.normal(0, 0.3, 3))[0], np.array([0.1, -0.2, 3.0]), np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
+    nothing = np.zeros((1, 1), np.float32)
+    for point in rng.normal(0, 0.5, (5, 3)):
+        sight = Sight(0, R, t, K, GAINS[0], point[None], nothing, nothing, nothing.astype(np.uint16), 0.0)
+        _, column, row = _seen_at(point, R, t, K)
+        assert _project(sight, 0) == (column - 0.5, row - 0.5)
