@@ -1,6 +1,5 @@
 """The rounds of the dense reconstruction over all views, one view per core."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from services.mvs.region import Region, find_region
 from services.mvs.sparse import sparse_points
 from services.mvs.view_selection import select_views
 from services.mvs.views import load_views
+from shared.thread_count import thread_count
 
 Result = TypeVar("Result")
 CHECKS_OF_WHOLE_FRAMES = 6  # where every pixel of every photo counts, asking more photos whether they agree takes longer than it helps
@@ -39,15 +39,6 @@ class Dense:
     views: int
     qualities: dict[str, MapQuality]
     seconds: dict[str, float]
-
-
-def thread_count() -> int:
-    """Threads this process may use: MESHWORK_THREADS, else NUMBA_NUM_THREADS, else all cores it is allowed."""
-    for variable in ("MESHWORK_THREADS", "NUMBA_NUM_THREADS"):
-        value = os.environ.get(variable, "")
-        if value.isdigit() and int(value) > 0:
-            return int(value)
-    return len(os.sched_getaffinity(0))
 
 
 def build_scene(folder: Path, scratch: Path, params: MvsParams) -> Scene:

@@ -1,6 +1,5 @@
 """Screened Poisson reconstruction (Kazhdan and Hoppe 2013) of a subject's cloud, trimmed to what the cloud supports. World frame."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from services.postprocess.carving import carved_border
 from services.postprocess.edges import Faces, shared_edges
 from services.postprocess.free_space import FreeSpace
 from services.postprocess.isolation import Subject, point_spacing
+from shared.thread_count import thread_count
 
 BALLOON = 0.1  # of the diagonal: surface of an object farther than this from every point is none
 INVENTED = 0.0075  # of the diagonal: surface farther than this from every point must not stand in space that was looked through
@@ -127,7 +127,7 @@ def _poisson(points: Floats, normals: Floats, depth: int) -> tuple[Mesh, Floats]
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
     cloud.normals = o3d.utility.Vector3dVector(normals)
     # One thread alone gives the same mesh on every run; with all cores taken Open3D has been seen to hang.
-    threads = max(1, min(4, (os.cpu_count() or 2) - 1))
+    threads = max(1, min(4, thread_count() - 1))
     with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
         mesh, density = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(cloud, depth=depth, n_threads=threads)
     return Mesh.of_legacy(mesh), np.asarray(density)

@@ -3,11 +3,12 @@
 Not for compiled loops that are parallel themselves: their threads must not be asked twice at once.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from shared.thread_count import thread_count
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,9 +19,7 @@ MOST = 4  # at a time: each holds a photo or more in memory
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`work` of each item, in the order of the items, on as many threads as this process may use cores; no more than a few results
     wait to be taken."""
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    allowed = len(os.sched_getaffinity(0))
-    threads = max(1, min(allowed, int(limit) if limit.isdigit() else allowed, MOST))
+    threads = min(thread_count(), MOST)
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:

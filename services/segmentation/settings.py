@@ -12,4 +12,3 @@ class SegmentationSettings(SharedSettings):
     model_dir: Path | None = None  # models that callers may name
     max_model_bytes: int = 2 << 30
     model_timeout: timedelta = timedelta(minutes=10)  # fetching a model by URL
-    threads: int = 0  # 0: as many as cores

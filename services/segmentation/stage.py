@@ -1,7 +1,6 @@
 """Segmentation: working images in, a mask per photo out, where one is wanted and can be trusted."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from services.segmentation.settings import SegmentationSettings
 from shared.contracts.manifest import StageReport, Warning
 from shared.photo_names import listed
 from shared.runtime.workspace import Workspace
+from shared.thread_count import thread_count
 
 
 class SegmentationStage:
@@ -82,7 +82,7 @@ def _segmenters(params: SegmentationParams, files: list[Path], groups: list[list
         return auto_segmenters(files, groups, params), None
     assert params.model is not None
     settings = SegmentationSettings()
-    network = OnnxSegmenter.load(params.model, find_model(params.model, settings), settings.threads or os.cpu_count() or 1)
+    network = OnnxSegmenter.load(params.model, find_model(params.model, settings), thread_count())
     return lambda index: network, network.provider
 
 

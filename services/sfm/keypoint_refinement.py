@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.sfm.alignment_kernels import STORED, align_patches, cut_patches
-from services.sfm.colmap import pycolmap, thread_count
+from services.sfm.colmap import pycolmap
 from services.sfm.photos import Photo
+from shared.thread_count import thread_count
 
 BLUR = 0.7  # px: interpolation between pixels then changes the look of a patch less than its place
 KEPT = 50  # observations a photo must keep: where fewer converge it keeps the features' own positions

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.sfm.colmap import thread_count
 from services.sfm.features import Features, extract_features, feature_scale
 from services.sfm.intrinsics import CameraGroup
 from services.sfm.keypoint_refinement import Refinement
@@ -15,6 +14,7 @@ from services.sfm.pair_ranking import Pairs, largest_group
 from services.sfm.pairs import select_pairs
 from services.sfm.params import SfmParams
 from services.sfm.photos import Photo
+from shared.thread_count import thread_count
 
 Progress = Callable[[float, str], None]
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from services.sfm.colmap import DEVICE, pycolmap, thread_count
+from services.sfm.colmap import DEVICE, pycolmap
 from services.sfm.features import Features
 from services.sfm.intrinsics import CameraGroup
 from services.sfm.pair_ranking import Pairs
 from services.sfm.photos import Photo
+from shared.thread_count import thread_count
 
 BATCH = 200  # pairs between two words on progress
 LINK = 25  # matches that agree: photos that have nothing in common reach 20 by chance

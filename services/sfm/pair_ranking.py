@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from services.sfm.colmap import thread_count
 from services.sfm.features import Features
+from shared.thread_count import thread_count
 
 LOOKED_AT = 384  # the largest features of a photo: those seen from farthest and again from elsewhere
 PARTNERS = 12  # each photo keeps so many: 91 to 99 % of all verified matches, in 57 % of an orbit's pairs and 30 % of a turntable's

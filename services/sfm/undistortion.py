@@ -13,9 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from services.sfm.colmap import pycolmap, thread_count
+from services.sfm.colmap import pycolmap
 from services.sfm.photos import Photo
 from services.sfm.straight_camera import Warp, project, warp_of
+from shared.thread_count import thread_count
 
 JPEG_QUALITY = 97
 

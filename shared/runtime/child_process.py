@@ -22,7 +22,7 @@ from shared.runtime.settings import WorkerSettings
 _MODULE = "shared.runtime.child_main"
 _TAIL_LINES = 40  # of its output, shown when it dies
 _LINE_CHARACTERS = 2000
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_THREAD_VARIABLES = ("MESHWORK_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 # The child reads hostile files: it gets none of our secrets.
 _SECRET_VARIABLES = ("AMQP_URL", "S3_ACCESS_KEY", "S3_SECRET_KEY", "DATABASE_URL", "API_KEY", "WEBHOOK_SECRET", "LINK_SECRET", "SEAL_KEY")
 

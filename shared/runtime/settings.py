@@ -1,17 +1,16 @@
 """Settings of a worker process: the shared ones and what the runtime needs."""
 
-import os
-
 from pydantic import Field
 
 from shared.settings import SharedSettings
+from shared.thread_count import allowed_cores
 
 
 class WorkerSettings(SharedSettings):
     """One stage worker. Also holds for the workers of the embedded mode."""
 
     health_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from other hosts
-    threads: int = Field(default=0, ge=0)  # of OpenMP, BLAS and numba in the child; 0: as many as cores
+    threads: int = Field(default=0, ge=0)  # of OpenMP, BLAS and numba in the child; 0: as many as allowed cores
     tasks_per_child: int = Field(default=50, ge=1)  # then a fresh child: whatever a native library leaks ends with it
     child_start_s: float = Field(default=180.0, gt=0)  # imports and the first compilation of kernels on a slow disk
     memory_check_s: float = Field(default=0.5, gt=0)
@@ -23,4 +22,4 @@ class WorkerSettings(SharedSettings):
 
     def thread_count(self) -> int:
         """Threads that the child's libraries may use."""
-        return self.threads or os.cpu_count() or 1
+        return self.threads or allowed_cores()

@@ -8,7 +8,6 @@ import open3d as o3d
 import pytest
 
 from services.mvs.params import MvsParams
-from services.mvs.rounds import thread_count
 from services.mvs.stage import MvsStage, reduced
 from shared.contracts.manifest import StageReport
 from shared.errors import PermanentError
@@ -79,12 +78,3 @@ def test_a_reduced_try_has_half_the_pixels_along_each_side() -> None:
     """After running out of memory."""
     assert reduced(MvsParams(max_image_size=1600), 1).max_image_size == 800
     assert reduced(PARAMS, 0) is PARAMS
-
-
-def test_threads_are_capped_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MESHWORK_THREADS wins over NUMBA_NUM_THREADS; nonsense is ignored."""
-    monkeypatch.setenv("NUMBA_NUM_THREADS", "3")
-    monkeypatch.setenv("MESHWORK_THREADS", "1")
-    assert thread_count() == 1
-    monkeypatch.setenv("MESHWORK_THREADS", "many")
-    assert thread_count() == 3

@@ -201,9 +201,13 @@ def test_the_child_gets_no_secrets() -> None:
 
     environment = child_environment(WorkerSettings(threads=2, allowed_private_networks=("10.0.0.0/8", "minio")), inherited)
 
-    assert [name for name in environment if name.startswith("MESHWORK_")] == ["MESHWORK_MODEL", "MESHWORK_ALLOWED_PRIVATE_NETWORKS"]
+    assert [name for name in environment if name.startswith("MESHWORK_")] == [
+        "MESHWORK_MODEL",
+        "MESHWORK_ALLOWED_PRIVATE_NETWORKS",
+        "MESHWORK_THREADS",
+    ]
     assert environment["MESHWORK_ALLOWED_PRIVATE_NETWORKS"] == "10.0.0.0/8,minio"
-    assert environment["OMP_NUM_THREADS"] == environment["NUMBA_NUM_THREADS"] == "2"
+    assert environment["MESHWORK_THREADS"] == environment["OMP_NUM_THREADS"] == environment["NUMBA_NUM_THREADS"] == "2"
 
 
 PARENT = """
