@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,16 @@ def read_photos(ingest: Path, segmentation: Path) -> list[Photo]:
     ]
 
 
-def still_camera(segmentation: Path) -> bool:
-    """Whether segmentation found that the camera stood still; its folder may be missing."""
-    listing = segmentation / "masks.json"
-    return listing.exists() and bool(json.loads(listing.read_bytes()).get("still_camera"))
+def still_camera(segmentation: Path) -> str | None:
+    """How segmentation looked for masks (its `mode`) where it found that the camera stood still; its folder may be missing."""
+    listing = _listing(segmentation)
+    return str(listing.get("mode", "none")) if listing.get("still_camera") else None
 
 
 def _masks(segmentation: Path) -> dict[str, Path]:
-    listing = segmentation / "masks.json"
-    if not listing.exists():
-        return {}
-    return {name: segmentation / mask["file"] for name, mask in json.loads(listing.read_bytes())["masks"].items()}
+    return {name: segmentation / mask["file"] for name, mask in _listing(segmentation).get("masks", {}).items()}
+
+
+def _listing(segmentation: Path) -> dict[str, Any]:
+    path = segmentation / "masks.json"
+    return dict(json.loads(path.read_bytes())) if path.exists() else {}

@@ -18,8 +18,12 @@ from shared.photo_names import listed
 from shared.runtime.workspace import Workspace
 
 MIN_REGISTERED = 3  # two photos have no third to confirm them
-TRIPOD_HINT = (
+MASKS_HINT = (
     "Leave the background out: options.segmentation.mode `turntable`, or a plain backdrop; or walk around the object instead of turning it."
+)
+BACKDROP_HINT = (
+    "The object could not be told from the background: use a plain backdrop that differs from it, without texture; or walk around the "
+    "object instead of turning it."
 )
 LADDER_SHARE, REFINED_SHARE = 0.85, 0.95  # of the stage's progress when the ladder, and when the refinement, is done
 
@@ -33,17 +37,18 @@ def reconstruct(workspace: Workspace, params: SfmParams) -> StageReport:
     scratch.mkdir()
     groups = camera_groups(photos, params)
     search = Search(photos, groups, params, scratch, lambda done, message: workspace.progress(LADDER_SHARE * done, message))
-    search.stood_still = still_camera(workspace.inputs("segmentation")) and not any(photo.mask for photo in photos)
+    masked_by = still_camera(workspace.inputs("segmentation"))
+    search.stood_still = masked_by is not None and not any(photo.mask for photo in photos)
     climb(search, workspace.reduction)
-    refuse_too_few(search)
+    refuse_too_few(search, masked_by)
     workspace.progress(LADDER_SHARE, "refining cameras")
     refine(search, params, workspace.reduction)
     write_outputs(workspace, search, params)
     return success_report(search)
 
 
-def refuse_too_few(search: Search) -> None:
-    """Raises PermanentError unless enough photos are placed."""
+def refuse_too_few(search: Search, masked_by: str | None) -> None:
+    """Raises PermanentError unless enough photos are placed; `masked_by`: segmentation's mode, where the camera stood still."""
     placed = search.components[0].registered if search.components else 0
     total = len(search.photos)
     if placed >= max(MIN_REGISTERED, search.params.min_registered * total):
@@ -55,7 +60,8 @@ def refuse_too_few(search: Search) -> None:
     )
     if search.stood_still:
         message += " The camera stood still before a background that did not move."
-    hint = TRIPOD_HINT if search.stood_still else " ".join(cause.hint for cause in causes(search))
+    tripod_hint = MASKS_HINT if masked_by == "none" else BACKDROP_HINT  # the mode is no help where its masks could not be trusted
+    hint = tripod_hint if search.stood_still else " ".join(cause.hint for cause in causes(search))
     raise PermanentError("TOO_FEW_REGISTERED", message, hint, report)
 
 

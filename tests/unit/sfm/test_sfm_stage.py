@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from services.sfm.colmap import pycolmap
+from services.sfm.ladder import Search
 from services.sfm.params import Pinhole, SfmParams
+from services.sfm.photos import Photo, still_camera
+from services.sfm.reconstruction import refuse_too_few
 from services.sfm.stage import SfmStage
 from shared.contracts.manifest import StageReport
 from shared.errors import PermanentError
@@ -198,6 +201,17 @@ def test_a_tripod_without_masks_is_the_reason_that_is_told(tmp_path: Path) -> No
     with pytest.raises(PermanentError, match="stood still") as failed:
         run(root)
     assert failed.value.code == "TOO_FEW_REGISTERED" and "`turntable`" in failed.value.hint
+
+
+@pytest.mark.parametrize("mode", ["turntable", "auto"])
+def test_masks_that_could_not_be_trusted_are_not_advised_again(tmp_path: Path, mode: str) -> None:
+    """Segmentation looked for them and found none: then a plain backdrop helps, the mode does not."""
+    (tmp_path / "masks.json").write_text(json.dumps({"mode": mode, "still_camera": True, "masks": {}}))
+    photos = [Photo(f"{i}.jpg", tmp_path / f"{i}.jpg", 640, 480, 640, 480) for i in range(6)]
+    search = Search(photos, [], SfmParams(), tmp_path, lambda done, message: None, stood_still=True)
+    with pytest.raises(PermanentError, match="stood still") as failed:
+        refuse_too_few(search, still_camera(tmp_path))
+    assert "plain backdrop" in failed.value.hint and "`turntable`" not in failed.value.hint
 
 
 def test_opencv_can_write_pictures_beside_pycolmap() -> None:
