@@ -1,5 +1,5 @@
-"""Import this before open3d where no window is ever opened: what its plotting needs (dash, plotly, IPython) takes longer to load than all
-the rest of it, and 60 MB."""
+"""Import this before open3d where no window is ever opened: what its plotting needs (dash, plotly, IPython) takes as long to load as all
+the rest of it (0.5 CPU s), and 41 MiB of memory; 28 beside numpy and scipy, which it shares modules with."""
 
 import sys
 from types import ModuleType
