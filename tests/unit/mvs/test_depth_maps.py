@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from services.mvs.depth_maps import Scene, _stereo, coarsest_map, first_active, geometric_map, photometric_map
+from services.mvs.depth_maps import _LOST_COST, Scene, _search_again, _stereo, coarsest_map, first_active, geometric_map, photometric_map
 from services.mvs.patchmatch_kernels import MIN_DEVIATION, enlarge_planes, exchange_planes, rescore_planes
 from services.mvs.refinement_kernels import refine_planes
 from services.mvs.views import at_level, warp
@@ -132,3 +132,28 @@ def test_photos_hand_each_other_their_planes(scene: Scene) -> None:
     assert found[inner].mean() > 0.7
     assert np.percentile(np.abs(planes[found][:, 0] / truth[found][:, 0] - 1), 90) < 0.002
     assert np.median(np.abs(planes[found][:, 1:3] - truth[found][:, 1:3])) < 0.1 * np.median(np.abs(truth[found][:, 1:3]))
+
+
+def test_a_thin_part_that_a_level_lost_is_found_again(scene: Scene) -> None:
+    """A bar nine pixels wide that a coarser level took for what lies behind it: its planes come back, none that matched changes."""
+    inner, truth = _inner_sphere(scene, 0), _true_planes(scene, 0)
+    bar = inner & (np.abs(np.arange(inner.shape[1]) - inner.shape[1] / 2) < 5)
+    stereo = _stereo(scene, 0, 1, first_active(scene, 0, 1), None)
+    planes, best = truth.copy(), np.zeros((*inner.shape, 2), np.uint8)
+    planes[bar] *= np.array([0.8, 0, 0, 0], np.float32)
+    rescore_planes(stereo, planes, best, 2, 0.0)
+    before, lost = planes.copy(), stereo.active & (planes[..., 0] > 0) & (planes[..., 3] > _LOST_COST)
+    assert lost[bar].mean() > 0.7
+    _search_again(scene, 0, stereo, planes, best)
+    assert np.percentile(np.abs(planes[..., 0] / truth[..., 0] - 1)[bar & lost], 95) < 0.002
+    assert np.median(planes[bar & lost, 3]) < 0.1 * np.median(before[bar & lost, 3])
+    np.testing.assert_array_equal(planes[~lost], before[~lost])
+
+
+def test_nothing_is_searched_where_nothing_is_lost(scene: Scene) -> None:
+    """Planes that match stay, whatever chance would have tried."""
+    planes, best = _true_planes(scene, 0), np.zeros((144, 192, 2), np.uint8)
+    planes[..., 3] = _LOST_COST
+    before = planes.copy()
+    _search_again(scene, 0, _stereo(scene, 0, 1, first_active(scene, 0, 1), None), planes, best)
+    np.testing.assert_array_equal(planes, before)
