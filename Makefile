@@ -15,7 +15,7 @@ SHARED ?= $(abspath ..)/shared
 SERVICES := ingest segmentation sfm mvs postprocess export webhooks
 SCALES := $(foreach s,$(SERVICES),$(if $($(s)),$(s)=$($(s))))
 
-.PHONY: help setup servers demo test lint types imports unit contract integration security e2e acceptance serve up down logs scale generate bench bench-all bench-served key clean
+.PHONY: help setup servers demo test lint types imports unit contract integration security e2e acceptance serve up down logs scale generate bench bench-all bench-served chaos key clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ imports: setup ## the directions of imports
 
 unit contract integration security e2e: servers ## one kind of tests
 	$(RUN) -m pytest tests/$@
+
+chaos: servers ## every process killed at every point, and a thousand jobs in a storm
+	$(RUN) -m pytest tests/chaos --chaos full
 
 acceptance: servers ## the customer's tests against the embedded mode and the native mesh
 	$(RUN) -m deploy.acceptance "$(SHARED)/acceptance" --mode embedded

@@ -11,6 +11,11 @@ from tests.support import servers
 from tests.support.servers import BrokerServer, S3Server, unique
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--chaos full`: every fault point of every stage, and a thousand jobs in the storm."""
+    parser.addoption("--chaos", choices=["quick", "full"], default="quick", help="how much of tests/chaos is run")
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test depends on what the person who runs it has set."""

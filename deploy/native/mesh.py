@@ -140,13 +140,16 @@ class Mesh:
             server.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def command(self, service: str) -> list[str]:
+        """What runs one process of a service."""
+        return [sys.executable, "-m", "gateway" if service == "gateway" else f"services.{service}"]
+
     def _add(self, service: str) -> None:
         number = max((replica.number for replica in self.of(service)), default=0) + 1
         health_port = self.ports.api if service == "gateway" else free_port()
-        module = "gateway" if service == "gateway" else f"services.{service}"
         env = {**self._environment, "MESHWORK_HEALTH_PORT": str(health_port)}
         log = self.folder / "logs" / f"{service}-{number}.log"
-        process = Process([sys.executable, "-m", module], log, env, ROOT)
+        process = Process(self.command(service), log, env, ROOT)
         process.start()
         self.replicas.append(Replica(service, number, process, health_port))
 

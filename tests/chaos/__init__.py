@@ -1,0 +1,1 @@
+"""The whole mesh on real servers, hurt on purpose."""

@@ -1,0 +1,121 @@
+"""Named places where a process of the mesh kills itself: before and after everything that it does to the outside.
+
+The product knows nothing of them: they are wrapped around its adapters when a process is started by `tests.chaos.process`. A point is
+armed by a file `<folder>/<service>/<before|after>.<point>`; the process that reaches it removes the file, writes a line to
+`<folder>/killed.log`, and dies by SIGKILL.
+"""
+
+import functools
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from shared.ports import Publication
+
+FOLDER_VARIABLE = "CHAOS_FAULTS"
+
+# A worker's loop, in the order of the loop.
+WORKER = ("receive", "stage.started", "download", "compute", "upload", "attempt", "commit", "stage.work", "stage.completed", "ack")
+# The relay: lease rows, write request.json, publish, mark as sent; the tracker: manifests, rows, commit, ack; and an ending's webhook.
+GATEWAY = ("claim", "request", "stage.work", "mark", "manifest", "rows", "fold", "ack", "body", "webhook.work")
+WEBHOOKS = ("receive", "read", "call", "webhook.attempted", "retry", "ack")
+
+Method = Callable[..., Awaitable[Any]]
+
+
+def both(points: tuple[str, ...]) -> list[str]:
+    """Before and after each."""
+    return [f"{side}.{point}" for point in points for side in ("before", "after")]
+
+
+class FaultPoints:
+    """Those of one process."""
+
+    def __init__(self, folder: Path, service: str) -> None:
+        self._folder = folder
+        self._service = service
+
+    def reached(self, point: str) -> None:
+        """Ends the process where the point is armed."""
+        try:
+            (self._folder / self._service / point).unlink()
+        except FileNotFoundError:
+            return
+        with (self._folder / "killed.log").open("a") as log:
+            log.write(f"{self._service} {point}\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, owner: Any, name: str, point_of: Callable[..., str], only_if: Callable[[Any], bool] = lambda result: True) -> None:
+        """Wraps a coroutine function; `point_of` gets its arguments and names the point, "" for none."""
+        original: Method = getattr(owner, name)
+
+        @functools.wraps(original)
+        async def wrapped(*args: Any, **kwargs: Any) -> Any:
+            point = point_of(*args, **kwargs)
+            if point:
+                self.reached(f"before.{point}")
+            result = await original(*args, **kwargs)
+            if point and only_if(result):
+                self.reached(f"after.{point}")
+            return result
+
+        setattr(owner, name, wrapped)
+
+    def install(self) -> None:
+        """Wraps what every service has: broker, store, child."""
+        from shared.broker.delivery import RabbitDelivery
+        from shared.broker.rabbitmq import RabbitBroker
+        from shared.runtime.child import ChildCompute
+        from shared.storage.minio import MinioStore
+
+        self.around(RabbitBroker, "publish", lambda broker, publication: publication_point(publication))
+        self.around(RabbitDelivery, "ack", lambda delivery: "ack")
+        self.around(MinioStore, "put", lambda store, key, *rest: written_point(key))
+        self.around(MinioStore, "get", lambda store, key, *rest: "read" if "/webhooks/" in key else "manifest")
+        self.around(MinioStore, "upload", lambda *args: "upload")
+        self.around(MinioStore, "download", lambda *args: "download")
+        self.around(ChildCompute, "run", lambda *args: "compute")
+        subscribe = RabbitBroker.subscribe
+
+        async def subscribed(broker: RabbitBroker, queue: str, handler: Method, prefetch: int) -> Any:
+            async def received(delivery: Any) -> None:
+                self.reached("before.receive")
+                self.reached("after.receive")
+                await handler(delivery)
+
+            return await subscribe(broker, queue, received, prefetch)
+
+        RabbitBroker.subscribe = subscribed  # type: ignore[method-assign, assignment]
+
+    def install_in_gateway(self) -> None:
+        """And what only the gateway has: rows."""
+        from gateway import tracker
+        from gateway.database import outbox
+
+        self.around(outbox, "claim", lambda *args: "claim", only_if=bool)
+        self.around(outbox, "mark_sent", lambda *args: "mark")
+        self.around(tracker, "fold_facts", lambda *args: "rows")  # in the transaction
+        self.around(tracker.Tracker, "_fold", lambda *args: "fold")  # around it
+
+    def install_in_webhooks(self) -> None:
+        """And what only the webhooks service does: calls."""
+        from shared.http.posting import GuardedPoster
+
+        self.around(GuardedPoster, "post", lambda *args: "call")
+
+
+def publication_point(publication: Publication) -> str:
+    """What is published; progress is nothing that a promise rests on."""
+    if publication.transient:
+        return ""
+    return publication.exchange if publication.exchange in {"retry", "dead"} else publication.type
+
+
+def written_point(key: str) -> str:
+    """What is written under a key of the store."""
+    parts = key.split("/")[2:]
+    if parts[-1] == "manifest.json":
+        return "commit" if len(parts) == 2 else "attempt"
+    return {"request.json": "request", "webhooks": "body"}.get(parts[0], parts[0])

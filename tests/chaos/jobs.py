@@ -1,0 +1,85 @@
+"""Jobs of stand-ins: sent as a careful caller sends them, and looked at when they ended."""
+
+import time
+import uuid
+from collections import defaultdict
+from typing import Any
+
+import httpx
+
+from deploy.demo.client import FINAL
+from deploy.demo.receiver import CallerBackend
+from shared.contracts.manifest import Manifest
+from shared.contracts.routing import STAGES
+from shared.storage import keys
+from shared.storage.minio import MinioStore
+from tests.chaos.stand_ins import trail_after
+
+_PAUSE_S = 0.3
+
+
+def patiently(api: httpx.Client, method: str, path: str, **arguments: Any) -> httpx.Response:
+    """The answer, however often the gateway must be asked: what a caller does whose connection breaks or who is told to wait."""
+    while True:
+        try:
+            answer = api.request(method, path, **arguments)
+            if answer.status_code < 500:
+                return answer
+        except httpx.HTTPError:
+            pass
+        time.sleep(_PAUSE_S)
+
+
+def submit(api: httpx.Client, hook: str) -> str:
+    """A job's id, once it is accepted; the idempotency key makes the repeats harmless."""
+    body = {"image_urls": [f"http://127.0.0.1/{name}.jpg" for name in "abc"], "callback_url": hook}
+    answer = patiently(api, "POST", "/api/v1/reconstruct", json=body, headers={"Idempotency-Key": str(uuid.uuid4())})
+    return str(answer.raise_for_status().json()["job_id"])
+
+
+def unfinished(api: httpx.Client, job_ids: list[str]) -> list[str]:
+    """Those of the jobs that have not ended."""
+    return [job_id for job_id in job_ids if patiently(api, "GET", f"/api/v1/jobs/{job_id}").json()["status"] not in FINAL]
+
+
+class Webhooks:
+    """What a receiver got, by job."""
+
+    def __init__(self, backend: CallerBackend) -> None:
+        self._backend = backend
+        self.calls: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # job -> (webhook id, type)
+
+    def collect(self) -> None:
+        """Takes what arrived."""
+        while not self._backend.webhooks.empty():
+            call = self._backend.webhooks.get()
+            assert call.verified
+            self.calls[call.payload["job_id"]].append((call.webhook_id, call.payload["type"]))
+
+
+def faults_of(api: httpx.Client, job_id: str, webhooks: Webhooks) -> list[str]:
+    """What is wrong with an ended job as its caller sees it: status, model, deliveries, calls."""
+    job = patiently(api, "GET", f"/api/v1/jobs/{job_id}").json()
+    deliveries = patiently(api, "GET", f"/api/v1/jobs/{job_id}/webhooks").json()["deliveries"]
+    faults = [f"status {job['status']}: {job['error']}"] if job["status"] != "completed" else []
+    if not faults:
+        model = patiently(api, "GET", f"/api/v1/jobs/{job_id}/artifacts/model.glb", follow_redirects=True)
+        faults += [] if model.text == trail_after(job_id, STAGES[-1]) else [f"the model is {model.text[:80]!r}"]
+    if [(delivery["type"], delivery["status"]) for delivery in deliveries] != [("job.completed", "delivered")]:
+        faults.append(f"deliveries {deliveries}")
+    if {webhook_id for webhook_id, _ in webhooks.calls[job_id]} != {delivery["id"] for delivery in deliveries}:
+        faults.append(f"calls {webhooks.calls[job_id]}")
+    return [f"{job_id} {fault}" for fault in faults]
+
+
+async def faults_in_store(store: MinioStore, job_id: str) -> list[str]:
+    """What is wrong with a completed job in the store: each step committed once, all of one chain, outputs there."""
+    faults, manifests, present = [], [], set(await store.list(keys.job_prefix(job_id)))
+    for position, stage in enumerate(STAGES):
+        manifest = Manifest.model_validate_json(await store.get(keys.step_manifest(job_id, position, stage)))
+        manifests.append(manifest)
+        names = {keys.attempt_file(job_id, position, stage, manifest.attempt, output.name) for output in manifest.outputs}
+        faults += [f"{job_id} {name} is missing" for name in names - present]
+        if manifest.chain != tuple(earlier.link() for earlier in manifests[:-1]):
+            faults.append(f"{job_id} {stage} is of another chain")
+    return faults

@@ -1,0 +1,39 @@
+"""One process of the mesh with fault points, stages replaced by stand-ins: `python -m tests.chaos.process sfm`."""
+
+import functools
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from shared.contracts.routing import STAGES
+from tests.chaos.fault_points import FOLDER_VARIABLE, FaultPoints
+
+LEASE = timedelta(seconds=5)  # of outbox rows; the product's 90 s would make tests of killed gateways wait
+
+
+def main() -> None:
+    """Runs until it is ended, one way or another."""
+    service = sys.argv.pop(1)
+    points = FaultPoints(Path(os.environ[FOLDER_VARIABLE]), service)
+    points.install()
+    if service in STAGES:
+        from shared.runtime.entrypoint import main as run_stage
+
+        run_stage(f"tests.chaos.stand_ins:{service.capitalize()}")
+    elif service == "webhooks":
+        from services.webhooks.process import main as run_webhooks
+
+        points.install_in_webhooks()
+        run_webhooks()
+    else:
+        import gateway.app
+        from gateway.__main__ import main as run_gateway
+
+        points.install_in_gateway()
+        gateway.app.RelaySettings = functools.partial(gateway.app.RelaySettings, lease=LEASE)  # type: ignore[misc, assignment]
+        run_gateway()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Many jobs while everything is killed, restarted, cut off and slowed down, from a seeded plan."""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import httpx
+
+from deploy.native.mesh import SCALABLE
+from tests.chaos.jobs import patiently, submit
+from tests.chaos.mesh import SERVERS, ChaosMesh
+
+
+@dataclass(frozen=True)
+class Storm:
+    """How much happens; `seconds` is how long killing goes on at least."""
+
+    jobs: int
+    kills: int
+    gateway_kills: int
+    broker_restarts: int
+    store_away_s: float
+    database_away_s: float
+    cuts: int
+    seconds: float
+    seed: int = 0
+
+
+QUICK = Storm(jobs=40, kills=12, gateway_kills=2, broker_restarts=1, store_away_s=5, database_away_s=5, cuts=6, seconds=30)
+FULL = Storm(jobs=1000, kills=200, gateway_kills=10, broker_restarts=2, store_away_s=60, database_away_s=30, cuts=60, seconds=500)
+
+
+@dataclass
+class Events:
+    """What was done to the mesh, counted."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def table(self, storm: Storm, seconds: float, ended: Counter[str], calls: Counter[int]) -> str:
+        """Markdown."""
+        rows = [
+            ("jobs accepted", storm.jobs),
+            *(("jobs " + status, count) for status, count in sorted(ended.items())),
+            *sorted(self.counts.items()),
+            *((f"jobs whose webhook was called {times} times, with one id", count) for times, count in sorted(calls.items())),
+            ("seconds", round(seconds)),
+        ]
+        return "\n".join(["| what | how often |", "|---|---|", *(f"| {what} | {count:,} |" for what, count in rows)])
+
+
+def send_jobs(api: httpx.Client, hook: str, storm: Storm, job_ids: list[str]) -> None:
+    """Evenly over the storm's length."""
+    began = time.monotonic()
+    for index in range(storm.jobs):
+        time.sleep(max(0.0, began + storm.seconds * index / storm.jobs - time.monotonic()))
+        job_ids.append(submit(api, hook))
+
+
+def rage(mesh: ChaosMesh, api: httpx.Client, storm: Storm, events: Events) -> None:
+    """Carries out the plan: kills evenly spread, everything else at moments drawn from the seed."""
+    for pause_s, what, action in _plan(mesh, storm):
+        time.sleep(pause_s)
+        if action():
+            events.counts[what] += 1
+        patiently(api, "GET", "/livez")  # nobody learns anything from a gateway that never comes up
+
+
+def _plan(mesh: ChaosMesh, storm: Storm) -> list[tuple[float, str, Callable[[], bool]]]:
+    draw = random.Random(storm.seed)
+    moments: list[tuple[float, str, Callable[[], bool]]] = []
+
+    def spread(count: int, what: str, action: Callable[[], Callable[[], bool]]) -> None:
+        moments.extend((draw.uniform(0.02, 0.98) * storm.seconds, what, action()) for _ in range(count))
+
+    spread(storm.kills, "workers and webhook services killed (SIGKILL)", lambda: _kill(mesh, draw.choice(SCALABLE)))
+    spread(storm.gateway_kills, "gateways killed (SIGKILL)", lambda: _kill(mesh, "gateway"))
+    spread(storm.broker_restarts, "RabbitMQ killed and restarted", lambda: _crash(mesh))
+    spread(storm.cuts, "connections cut, stalled, slowed or half-closed", lambda: _hurt(mesh, draw.choice(SERVERS), draw.choice(HURTS)))
+    spread(1, f"MinIO away for {storm.store_away_s:.0f} s", lambda: _away(mesh, "s3", storm.store_away_s))
+    spread(1, f"PostgreSQL away for {storm.database_away_s:.0f} s", lambda: _away(mesh, "postgres", storm.database_away_s))
+    moments.sort(key=lambda moment: moment[0])
+    before = [0.0, *(moment[0] for moment in moments)]
+    return [(moment[0] - earlier, *moment[1:]) for earlier, moment in zip(before, moments, strict=False)]
+
+
+HURTS = (("cut", ""), ("half_close", ""), ("stall", "resume"), ("slow", "fast"), ("refuse", "accept"))
+_HURT_S = 3.0
+
+
+def _kill(mesh: ChaosMesh, service: str) -> Callable[[], bool]:
+    def action() -> bool:
+        deadline = time.monotonic() + 10  # it may be starting again after the last time
+        while not mesh.kill(service):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
+    return action
+
+
+def _crash(mesh: ChaosMesh) -> Callable[[], bool]:
+    def action() -> bool:
+        mesh.rabbitmq.kill()  # `watch` starts it again
+        return True
+
+    return action
+
+
+def _hurt(mesh: ChaosMesh, server: str, hurt: tuple[str, str]) -> Callable[[], bool]:
+    def action() -> bool:
+        mesh.proxies.do(server, hurt[0])
+        if hurt[1]:
+            threading.Timer(_HURT_S, mesh.proxies.do, (server, hurt[1])).start()
+        return True
+
+    return action
+
+
+def _away(mesh: ChaosMesh, server: str, seconds: float) -> Callable[[], bool]:
+    def action() -> bool:
+        mesh.proxies.do(server, "refuse")
+        threading.Timer(seconds, mesh.proxies.do, (server, "accept")).start()
+        return True
+
+    return action
