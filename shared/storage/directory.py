@@ -19,7 +19,7 @@ from typing import IO
 from shared.errors import DependencyUnavailable, ObjectCorrupt, ObjectMissing
 from shared.ports import StoredFile
 from shared.storage import keys
-from shared.storage.hashing import CHUNK_BYTES, HashingReader, in_large_chunks, temporary_beside
+from shared.storage.hashing import CHUNK_BYTES, HashingReader, in_large_chunks, saved, temporary_beside
 
 _INCOMING = ".incoming"  # keys never begin with a dot
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
@@ -163,17 +163,7 @@ class DirectoryStore:
 
     def _download(self, key: str, path: Path, sha256: str | None) -> int:
         with self._open(key) as source:
-            reader, part = HashingReader(source), temporary_beside(path)
-            try:
-                with part.open("xb") as file:
-                    while chunk := _read(reader, key):
-                        file.write(chunk)
-                if sha256 is not None and reader.sha256 != sha256:
-                    raise ObjectCorrupt(key)
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
-        return reader.bytes_read
+            return saved(source, _read, key, path, sha256)
 
     def _copy(self, source: str, target: str) -> None:
         with self._open(source) as file:

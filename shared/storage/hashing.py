@@ -2,9 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Protocol
+
+from shared.errors import ObjectCorrupt
 
 CHUNK_BYTES = 1 << 20
 
@@ -52,3 +54,21 @@ def temporary_beside(path: Path) -> Path:
     """A name in the same folder, short whatever the file's own name is, to be renamed when complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.parent / f".{os.urandom(8).hex()}.part"
+
+
+def saved(source: Readable, read: Callable[[HashingReader, str], bytes], key: str, path: Path, sha256: str | None) -> int:
+    """Writes an object to `path`, whole or not at all (parents made), and returns its size. Raises ObjectCorrupt when the sha256 differs.
+
+    `read` takes the next piece of the object with this key, and knows what the store's errors mean.
+    """
+    reader, part = HashingReader(source), temporary_beside(path)
+    try:
+        with part.open("xb") as file:
+            while chunk := read(reader, key):
+                file.write(chunk)
+        if sha256 is not None and reader.sha256 != sha256:
+            raise ObjectCorrupt(key)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return reader.bytes_read

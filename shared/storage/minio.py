@@ -26,7 +26,7 @@ from shared.errors import DependencyUnavailable, ObjectCorrupt, ObjectMissing
 from shared.ports import StoredFile
 from shared.settings import SharedSettings
 from shared.storage import keys
-from shared.storage.hashing import CHUNK_BYTES, HashingReader, in_large_chunks, temporary_beside
+from shared.storage.hashing import CHUNK_BYTES, HashingReader, in_large_chunks, saved
 from shared.storage.lifecycle import expire_objects
 
 THREADS = 8
@@ -201,17 +201,7 @@ class MinioStore:
 
     def _download(self, key: str, path: Path, sha256: str | None) -> int:
         with _closing(self._open(key)) as response:
-            reader, part = HashingReader(response), temporary_beside(path)
-            try:
-                with part.open("xb") as file:
-                    while chunk := _read(reader, key):
-                        file.write(chunk)
-                if sha256 is not None and reader.sha256 != sha256:
-                    raise ObjectCorrupt(key)
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
-        return reader.bytes_read
+            return saved(response, _read, key, path, sha256)
 
     def _copy(self, source: str, target: str) -> None:
         with _remote(source):
