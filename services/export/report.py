@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from services.export.coverage import camera_coverage
 from services.export.verdict import judge, verdict_of
 from shared.contracts.manifest import ImageVerdict, Manifest
 from shared.contracts.request import JobRequest
@@ -12,13 +13,13 @@ Json = dict[str, Any]
 
 
 def build_report(
-    request: JobRequest, steps: Sequence[Manifest], registered: Sequence[str], scale: Mapping[str, Any], delivered: Json
+    request: JobRequest, steps: Sequence[Manifest], cameras: Mapping[str, Any], scale: Mapping[str, Any], delivered: Json
 ) -> Json:
-    """The content of report.json. `registered`: names in cameras.json; `delivered`: facts about the files made here."""
+    """The content of report.json. `cameras`: `images` of cameras.json; `delivered`: facts about the files made here."""
     summaries: dict[str, Json] = {manifest.stage: dict(manifest.report.summary) for manifest in steps}
     sfm, mvs, post = (summaries.get(stage, {}) for stage in ("sfm", "mvs", "postprocess"))
     facts: Json = {
-        "images": image_facts(request, steps, registered),
+        "images": image_facts(request, steps, list(cameras)),
         "cameras": {
             "sparse_points": first_of(sfm, "points"),
             **{name: first_of(sfm, name) for name in ("reprojection_error_px", "track_length", "components")},
@@ -32,6 +33,7 @@ def build_report(
             "seen": post.get("texture_seen"),
             "texels_per_unit": post.get("texels_per_unit"),
         }
+        facts["coverage"] = camera_coverage(cameras)
         facts["fidelity"] = {"held_out_psnr_db": post.get("held_out_psnr_db")}
     facts["warnings"] = [warning.model_dump(mode="json") for manifest in steps for warning in manifest.report.warnings]
     reasons = judge(facts)

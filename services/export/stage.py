@@ -22,7 +22,7 @@ class ExportStage:
     """A textured mesh, cloud and cameras in; the deliverables out."""
 
     name: ClassVar[str] = "export"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     Params: ClassVar[type[BaseModel]] = ExportParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "sfm": ("cameras.json",),
@@ -49,7 +49,7 @@ class ExportStage:
         written = write_wanted(makers, request.outputs, workspace)
         scale = {"source": similarity.source, "unit": "metre" if similarity.source != "none" else None}
         delivered = {"points": cloud_size(workspace.outputs / "pointcloud.ply")}
-        report = build_report(request, workspace.earlier_steps(), list(cameras["images"]), scale, delivered)
+        report = build_report(request, workspace.earlier_steps(), cameras["images"], scale, delivered)
         (workspace.outputs / REPORT).write_text(json.dumps(report, indent=1))
         return StageReport(
             summary={"verdict": report["verdict"], "files": [*written, REPORT]},

@@ -15,6 +15,9 @@ WARN_TRACK_LENGTH = 2.5
 WARN_PSNR_DB, FAIL_PSNR_DB = 18.0, 10.0
 WARN_SEEN = 0.5  # an object's underside is never seen; half of the surface is another matter
 WARN_SURFACE = 0.3  # of a photo's pixels on the object have a depth that other photos confirm
+OBJECT_SPAN_DEG = 240.0  # viewing directions around an object; with less, a side of it was never seen
+SCENE_SPAN_DEG = 90.0  # a facade or a relief is photographed from within this, and has no other side
+SAME_PLACE_DEG, SAME_PLACE_BASELINE = 5.0, 0.05  # cameras that look one way from one place
 
 # Warnings of earlier steps that say the same as a check here, which knows more.
 _SAID_BY = {"NOT_REGISTERED": "FEW_REGISTERED"}
@@ -120,6 +123,20 @@ def _unseen(facts: Mapping[str, Any]) -> Reason | None:
     return Reason("warn", "MUCH_UNSEEN", f"Photos cover {100 * seen:.0f} % of the surface.", "Photograph the sides that are missing too.")
 
 
+def _one_sided(facts: Mapping[str, Any]) -> Reason | None:
+    coverage = facts.get("coverage")
+    if coverage is None:
+        return None
+    if coverage["direction_span_deg"] < SAME_PLACE_DEG and coverage["baseline"] < SAME_PLACE_BASELINE:
+        hint = "Move the camera sideways between photos; zooming, cropping and turning on the spot show no depth."
+        return Reason("fail", "CAMERA_DID_NOT_MOVE", "All photos look one way from nearly one place: their depth is a guess.", hint)
+    span = coverage["azimuth_span_deg"]
+    if span >= OBJECT_SPAN_DEG or (not facts.get("mesh", {}).get("isolated") and span < SCENE_SPAN_DEG):
+        return None
+    message = f"Photos look at it from {span:.0f}° around: the other side was never seen; there the model is open, or invented."
+    return Reason("warn", "ONE_SIDED", message, "Walk all the way around, with a photo every 15 to 20 degrees.")
+
+
 _CHECKS: tuple[Callable[[Mapping[str, Any]], Reason | None], ...] = (
     _registered,
     _few_images,
@@ -128,4 +145,5 @@ _CHECKS: tuple[Callable[[Mapping[str, Any]], Reason | None], ...] = (
     _surface,
     _fidelity,
     _unseen,
+    _one_sided,
 )

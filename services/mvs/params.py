@@ -1,8 +1,21 @@
 """What a caller may ask of mvs. Imports pydantic alone: the gateway's schemas are generated from it."""
 
-from typing import Literal
+from itertools import combinations
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+DIVISORS = (8, 4, 2, 1)
+PYRAMIDS = tuple(levels for count in range(1, len(DIVISORS) + 1) for levels in combinations(DIVISORS, count))
+
+
+def _is_pyramid(levels: tuple[int, ...]) -> tuple[int, ...]:
+    if levels not in PYRAMIDS:
+        raise ValueError("levels go from coarse to fine, each once")
+    return levels
+
+
+Levels = Annotated[tuple[Literal[1, 2, 4, 8], ...], AfterValidator(_is_pyramid)]
 
 
 class MvsParams(BaseModel):
@@ -10,10 +23,9 @@ class MvsParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    levels: tuple[Literal[1, 2, 4, 8], ...] = Field(
+    levels: Levels = Field(
         default=(4, 2, 1),
-        min_length=1,
-        max_length=4,
+        json_schema_extra={"enum": [list(levels) for levels in PYRAMIDS]},
         description="Pyramid: divisors of the working size, coarse to fine. Ending at 2 is four times cheaper and half as fine.",
     )
     max_image_size: int = Field(

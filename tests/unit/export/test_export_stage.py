@@ -90,7 +90,7 @@ def test_the_report_accounts_for_every_photo() -> None:
     asked = JobRequest.model_validate(request(EVERYTHING, photos=4))
     refused = ImageVerdict(name="00.jpg", status="dropped", reason="TOO_BLURRED")
     steps = [manifest("ingest", images=(refused,)), manifest("sfm", summary={"reprojection_error_px": 0.6, "track_length": 4.0})]
-    report = build_report(asked, steps, ["02.jpg", "03.jpg"], {"source": "none"}, {"points": 10})
+    report = build_report(asked, steps, dict.fromkeys(["02.jpg", "03.jpg"]), {"source": "none"}, {"points": 10})
     images = report["images"]
     assert (images["submitted"], images["used"], images["registered"]) == (4, 3, 2)
     assert [(photo["name"], photo["reason"]) for photo in images["dropped"]] == [("00.jpg", "TOO_BLURRED"), ("01.jpg", "NOT_REGISTERED")]
@@ -98,6 +98,16 @@ def test_the_report_accounts_for_every_photo() -> None:
     assert report["cameras"]["reprojection_error_px"] == 0.6
     assert report["stages"][0]["seconds"] == 1.5
     assert report["verdict"] == "warn"
+
+
+def spread(azimuths: float, directions: float = 60.0, baseline: float = 0.5) -> dict[str, float]:
+    return {"azimuth_span_deg": azimuths, "direction_span_deg": directions, "baseline": baseline}
+
+
+@pytest.mark.parametrize("coverage, isolated", [(spread(343), True), (spread(250), False), (spread(76), False), (spread(0, 2, 0.4), False)])
+def test_orbits_facades_and_flights_have_enough_sides(coverage: dict[str, float], isolated: bool) -> None:
+    """All around an object, along a wall, and straight down in parallel lines."""
+    assert judge({**GOOD, "coverage": coverage, "mesh": {"isolated": isolated}}) == []
 
 
 GOOD: dict[str, Any] = {
@@ -126,6 +136,9 @@ def test_a_good_capture_passes() -> None:
         ({"fidelity": {"held_out_psnr_db": 15.0}}, "LOW_FIDELITY", "warn"),
         ({"fidelity": {"held_out_psnr_db": 5.0}}, "LOW_FIDELITY", "fail"),
         ({"texture": {"seen": 0.3}}, "MUCH_UNSEEN", "warn"),
+        ({"coverage": spread(165), "mesh": {"isolated": True}}, "ONE_SIDED", "warn"),
+        ({"coverage": spread(100), "mesh": {"isolated": False}}, "ONE_SIDED", "warn"),
+        ({"coverage": spread(0, 1.0, 0.01), "mesh": {"isolated": False}}, "CAMERA_DID_NOT_MOVE", "fail"),
     ],
 )
 def test_each_doubt_has_its_reason_and_hint(change: dict[str, Any], code: str, verdict: str) -> None:
@@ -182,7 +195,7 @@ def test_the_report_has_the_figures_of_every_photo() -> None:
         ImageVerdict(name="01.jpg", status="accepted", figures={"sharpness": 40.0}),
     )
     steps = [manifest("ingest", images=verdicts), manifest("mvs", summary={"completeness_per_view": {"01.jpg": 0.7}})]
-    photos = build_report(asked, steps, ["01.jpg"], {"source": "none"}, {})["images"]["photos"]
+    photos = build_report(asked, steps, dict.fromkeys(["01.jpg"]), {"source": "none"}, {})["images"]["photos"]
     assert photos == [
         {"name": "00.jpg", "status": "dropped", "reason": "TOO_BLURRED", "sharpness": 0.3},
         {"name": "01.jpg", "status": "registered", "reason": None, "sharpness": 40.0, "surface": 0.7},
@@ -194,7 +207,7 @@ def test_the_report_says_what_each_step_cost() -> None:
     """Seconds, peak memory, tries and engines, of every step that ran."""
     asked = JobRequest.model_validate(request(EVERYTHING))
     step = manifest("mvs", engines={"numba": "1"}).model_copy(update={"peak_memory_bytes": 1 << 30, "tries": 2})
-    (facts,) = build_report(asked, [step], [], {"source": "none"}, {})["stages"]
+    (facts,) = build_report(asked, [step], {}, {"source": "none"}, {})["stages"]
     assert (facts["seconds"], facts["peak_memory_bytes"], facts["attempts"], facts["engines"]) == (1.5, 1 << 30, 2, {"numba": "1"})
 
 
