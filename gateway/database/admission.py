@@ -54,11 +54,15 @@ class Line:
         return [(turn, tenant) for turn in range(first, last + 1)]
 
 
+_LOADS = select(Job.tenant, func.count()).where(IN_FLIGHT).group_by(Job.tenant)
+_WAITING = select(Job.tenant, Job.priority, func.count()).where(WAITING).group_by(Job.tenant, Job.priority)
+
+
 async def the_line(rows: Rows) -> Line:
-    """Who waits now."""
-    loads = await rows.session.execute(select(Job.tenant, func.count()).where(IN_FLIGHT).group_by(Job.tenant))
-    waiting = await rows.session.execute(select(Job.tenant, Job.priority, func.count()).where(WAITING).group_by(Job.tenant, Job.priority))
-    return Line(Counter({row[0]: row[1] for row in loads}), Counter({(tenant, priority): n for tenant, priority, n in waiting}))
+    """Who waits now. Where nobody does, loads are not counted."""
+    waiting = Counter({(tenant, priority): n for tenant, priority, n in await rows.session.execute(_WAITING)})
+    loads = {row[0]: row[1] for row in await rows.session.execute(_LOADS)} if waiting else {}
+    return Line(Counter(loads), waiting)
 
 
 async def admit(rows: Rows, in_flight: int, limit: int) -> int:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, Select, and_, bindparam, case, delete, exists, or_, select, update
 from sqlalchemy.orm import aliased
 
 from gateway.database.engine import Rows
 from gateway.database.jobs import lock_jobs
-from gateway.database.models import Job, OutboxRow
+from gateway.database.models import Job, OutboxRow, UtcDateTime
 
 KEPT = timedelta(days=1)  # how long sent rows can be looked at
 
@@ -31,7 +31,9 @@ class Claim:
 
 async def claim(rows: Rows, owner: str, kinds: Collection[str], limit: int, lease: timedelta) -> list[Claim]:
     """The first due row of each of up to `limit` jobs that no replica works on, leased to `owner`."""
-    found = list(await rows.session.scalars(_heads(rows.now, kinds).limit(limit)))
+    found = list(await rows.session.scalars(_HEADS, {"now": rows.now, "kinds": list(kinds), "most": limit}))
+    if not found:
+        return []
     free = await _lockable(rows, {row.job_id for row in found})
     take = [row.id for row in found if row.job_id in free]
     if not take:
@@ -47,18 +49,23 @@ async def claim(rows: Rows, owner: str, kinds: Collection[str], limit: int, leas
     return [Claim(row.id, row.job_id, row.kind, row.payload) for row in found if row.id in leased]
 
 
-def _heads(now: datetime, kinds: Collection[str]) -> Select[OutboxRow]:
+def _turn(kind: ColumnElement[str] | Any) -> ColumnElement[int]:
+    return case((kind == "stop", 0), else_=1)
+
+
+def _heads() -> Select[OutboxRow]:
+    """Parameters: `now`, `kinds`, `most`."""
+    now: BindParameter[datetime] = bindparam("now", type_=UtcDateTime())
     other = aliased(OutboxRow)
     unsent = and_(other.job_id == OutboxRow.job_id, other.sent_at.is_(None))
     mine, theirs = _turn(OutboxRow.kind), _turn(other.kind)
     before = exists().where(unsent, or_(theirs < mine, and_(theirs == mine, other.id < OutboxRow.id)))
     worked_on = exists().where(unsent, other.lease_until > now)
-    due = and_(OutboxRow.sent_at.is_(None), OutboxRow.due_at <= now, OutboxRow.kind.in_(kinds))
-    return select(OutboxRow).where(due, ~before, ~worked_on).order_by(OutboxRow.due_at, OutboxRow.id)
+    due = and_(OutboxRow.sent_at.is_(None), OutboxRow.due_at <= now, OutboxRow.kind.in_(bindparam("kinds", expanding=True)))
+    return select(OutboxRow).where(due, ~before, ~worked_on).order_by(OutboxRow.due_at, OutboxRow.id).limit(bindparam("most"))
 
 
-def _turn(kind: ColumnElement[str] | Any) -> ColumnElement[int]:
-    return case((kind == "stop", 0), else_=1)
+_HEADS = _heads()  # built once: every relay asks this many times a second
 
 
 async def _lockable(rows: Rows, job_ids: Collection[str]) -> set[str]:

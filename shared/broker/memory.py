@@ -1,6 +1,7 @@
 """The broker in memory: what RabbitMQ does for us, within one process. It passes the same contract tests."""
 
 import asyncio
+import contextvars
 
 from shared.broker.consuming import Lease, Turns
 from shared.broker.memory_server import MemoryQueue, MemoryServer, Message
@@ -17,7 +18,7 @@ class MemoryDelivery:
         self.message = message
         self.lease = Lease()
         self._consumer = consumer
-        self._settled = False
+        self.settled = False
         self._delivery_count = message.delivery_count
 
     @property
@@ -67,12 +68,16 @@ class MemoryDelivery:
 
     async def ack(self) -> None:
         """Settles it, once; raises LeaseLost when the lease is gone."""
-        if self._settled:
+        if self.settled:
             return
         await asyncio.sleep(0)
+        self.settle()
+
+    def settle(self) -> None:
+        """The broker has the ack. Raises LeaseLost."""
         if self.lease.lost:
             raise LeaseLost
-        self._settled = True
+        self.settled = True
         self._consumer.settled(self)
 
 
@@ -85,11 +90,17 @@ class MemoryConsumer:
         self._turns = Turns(queue.spec.name, handler, prefetch)
         self._held: list[MemoryDelivery] = []
         self._cancelled = False
+        self._context = contextvars.copy_context()  # handlers run in the subscriber's, not in that of whoever publishes
 
     @property
     def active(self) -> bool:
         """Whether it takes deliveries now."""
         return self in self.queue.consumers
+
+    @property
+    def held(self) -> list[MemoryDelivery]:
+        """What is not settled yet."""
+        return list(self._held)
 
     @property
     def has_room(self) -> bool:
@@ -114,9 +125,12 @@ class MemoryConsumer:
 
     def deliver(self, message: Message) -> None:
         """One message from the queue."""
-        delivery = MemoryDelivery(message, self)
+        self.hold(MemoryDelivery(message, self))
+
+    def hold(self, delivery: MemoryDelivery) -> None:
+        """It is this consumer's until it is settled or its lease is lost."""
         self._held.append(delivery)
-        self._turns.take(delivery)
+        self._context.run(self._turns.take, delivery)
 
     def settled(self, delivery: Delivery) -> None:
         """It is gone from the broker; there is room for the next."""
