@@ -117,7 +117,11 @@ class OutboxRow(Base):
     """
 
     __tablename__ = "outbox"
-    __table_args__ = (Index("ix_outbox_due", "sent_at", "due_at", "id"), Index("ix_outbox_job", "job_id", "id"))
+    __table_args__ = (
+        Index("ix_outbox_due", "sent_at", "due_at", "id"),
+        Index("ix_outbox_job", "job_id", "id"),
+        {"sqlite_autoincrement": True},  # an id names one row for ever: whoever carries out a row marks it by its id, also when it is gone
+    )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(String(36))

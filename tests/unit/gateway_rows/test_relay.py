@@ -8,6 +8,7 @@ import pytest
 
 from gateway.carrying_out import Carrier
 from gateway.database import outbox
+from gateway.database.admission import admit
 from gateway.database.engine import Database
 from gateway.database.repositories import JobRepository
 from gateway.relay import Relay
@@ -194,6 +195,18 @@ async def test_a_cancelled_job_that_waited_is_never_published(
     await repository.cancel_job(TENANT, job_id)
     await relay.run_once()
     assert published(broker) == []
+
+
+async def test_a_row_that_is_added_while_another_is_removed_is_not_taken_for_it(database: Database, repository: JobRepository) -> None:
+    """The first message is under way when its job is cancelled: what is marked as sent then is not the row that stops the job."""
+    job_id = await insert(database)
+    async with database.write() as rows:
+        await admit(rows, in_flight=1, limit=1)
+        claims = await outbox.claim(rows, "relay", ("publish",), 1, timedelta(minutes=1))
+    await repository.cancel_job(TENANT, job_id)
+    async with database.write() as rows:
+        await outbox.mark_sent(rows, claims)
+    assert {row.kind for row in await outbox_of(database, job_id)} == {"stop", "webhook"}
 
 
 async def test_a_row_that_fails_by_itself_holds_up_nobody(database: Database, relay: Relay, broker: MemoryBroker) -> None:
