@@ -15,7 +15,7 @@ SHARED ?= $(abspath ..)/shared
 SERVICES := ingest segmentation sfm mvs postprocess export webhooks
 SCALES := $(foreach s,$(SERVICES),$(if $($(s)),$(s)=$($(s))))
 
-.PHONY: help setup servers demo test lint types imports unit contract integration security e2e acceptance serve up down logs scale generate bench bench-all bench-served chaos key clean
+.PHONY: help setup servers demo test lint types imports simulate unit contract integration security e2e acceptance serve up down logs scale generate bench bench-all bench-served chaos key clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ types: setup ## mypy, strict
 
 imports: setup ## the directions of imports
 	$(VENV)/bin/lint-imports
+
+simulate: setup ## the protocol under seeded schedules and faults: SEEDS=2000 FIRST=0 MUTANT=name, or all
+	$(RUN) -m tests.simulation --seeds $(or $(SEEDS),2000) --first $(or $(FIRST),0) $(if $(MUTANT),--mutant $(MUTANT))
 
 unit contract integration security e2e: servers ## one kind of tests
 	$(RUN) -m pytest tests/$@

@@ -1,0 +1,150 @@
+"""What must be true of a run once it is calm."""
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gateway.database.records import ENDINGS, FINISHED, DeliveryRecord, JobRecord
+from shared.contracts.manifest import Manifest
+from shared.contracts.routing import DEAD_TRACKER_QUEUE
+from shared.runtime.repair import MAX_FINDINGS
+from shared.storage import keys
+from tests.simulation.network import until_calm
+from tests.simulation.stand_ins import LINEAGE, RESULT, STEPS
+from tests.support.gateway_rows import TENANT
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+CALL_UNDER_WAY_S = 120.0  # one that had begun when its job was deleted
+
+
+@dataclass
+class Ledger:
+    """What callers know. `too_late`: a first cancel that was answered with 409."""
+
+    accepted: list[str] = field(default_factory=list)
+    cancelled: set[str] = field(default_factory=set)
+    too_late: set[str] = field(default_factory=set)
+    deleted: dict[str, float] = field(default_factory=dict)
+
+
+async def violations(world: "World", ledger: Ledger) -> list[str]:
+    """Every promise that was broken."""
+    found = list(world.watcher.complaints)
+    for job_id in ledger.accepted:
+        record = await until_calm(lambda job_id=job_id: world.jobs.get_job(TENANT, job_id))  # type: ignore[misc]
+        if job_id in ledger.deleted:
+            found += _of_deleted(world, ledger, job_id, record)
+        elif record is None:
+            found.append(f"{job_id}: accepted, and lost")
+        else:
+            deliveries = await until_calm(lambda job_id=job_id: world.jobs.deliveries_of(TENANT, job_id))  # type: ignore[misc]
+            found += _of_ending(world, ledger, record) + _of_webhooks(world, record, deliveries) + _of_artifacts(world, record)
+    found += [f"{message.publication.message_id} cannot be read by the tracker" for message in world.server.ready(DEAD_TRACKER_QUEUE)]
+    return found
+
+
+def _of_ending(world: "World", ledger: Ledger, record: JobRecord) -> list[str]:
+    job = record.job
+    if job.status not in FINISHED:
+        return [f"{job.id}: stuck as {job.status} at {job.stage}"]
+    found = []
+    if job.id in ledger.cancelled and job.status != "cancelled":
+        found.append(f"{job.id}: cancel was answered with 202, but it is {job.status}")
+    if job.id in ledger.too_late and job.status == "cancelled" and job.id not in ledger.cancelled:
+        found.append(f"{job.id}: cancel was answered with 409, but it is cancelled")
+    if job.status == "completed" and (job.progress != 100.0 or any(step.status != "completed" for step in record.steps)):
+        found.append(f"{job.id}: completed with {job.progress} % and {[step.status for step in record.steps]}")
+    if job.status == "failed" and not _may_fail(world, job.error or {}):
+        found.append(f"{job.id}: failed though nothing was wrong with it: {job.error}")
+    return found
+
+
+def _may_fail(world: "World", error: dict[str, Any]) -> bool:
+    """Killed workers, damaged artifacts and faults of the stages are what a job may fail by; two damages are mended."""
+    code = error.get("code")
+    damaged = code == "ARTIFACT_CORRUPT" and world.bucket.faults >= MAX_FINDINGS
+    return world.plan.trouble > 0 or code == "WORKER_LOST" or damaged
+
+
+def _of_webhooks(world: "World", record: JobRecord, deliveries: list[DeliveryRecord]) -> list[str]:
+    job, found = record.job, []
+    endings = [each.delivery.type for each in deliveries if each.delivery.type in ENDINGS]
+    if endings != [f"job.{job.status}"]:
+        found.append(f"{job.id}: {job.status}, told as {endings}")
+    kinds = Counter((each.delivery.type, each.delivery.step) for each in deliveries)
+    found += [f"{job.id}: {kind} is told {count} times" for kind, count in kinds.items() if count > 1]
+    for each in deliveries:
+        found += _of_delivery(world, each)
+    told: defaultdict[str, set[str]] = defaultdict(set)
+    for call in world.receiver.calls:
+        body = json.loads(call.body)
+        if body["job_id"] == job.id and body["type"] in ENDINGS:
+            told[body["status"]].add(call.webhook_id)
+    if set(told) - {job.status} or any(len(ids) > 1 for ids in told.values()):
+        found.append(f"{job.id}: {job.status}, but calls said {dict(told)}")
+    return found
+
+
+def _of_delivery(world: "World", record: DeliveryRecord) -> list[str]:
+    row, found = record.delivery, []
+    calls = [call for call in world.receiver.calls if call.webhook_id == row.id]
+    taken = any(call.answered < 300 for call in calls)
+    if {call.body for call in calls} - {row.body.encode()}:
+        found.append(f"{row.job_id}: {row.type} was told with other bytes than its row's")
+    if row.status not in ("delivered", "parked"):
+        found.append(f"{row.job_id}: webhook {row.type} is {row.status} after {len(calls)} calls")
+    if row.status == "delivered" and not taken:
+        found.append(f"{row.job_id}: webhook {row.type} is delivered, but nobody took it")
+    if row.status == "parked" and _was_told_as_taken(record):
+        found.append(f"{row.job_id}: webhook {row.type} is parked, though it was taken")
+    return found
+
+
+def _was_told_as_taken(record: DeliveryRecord) -> bool:
+    """A call that was taken, while whoever made it was killed before it could say so, is nobody's knowledge."""
+    return any(attempt.error is None for attempt in record.attempts)
+
+
+def _of_artifacts(world: "World", record: JobRecord) -> list[str]:
+    job = record.job
+    if job.status != "completed":
+        return []
+    named = {artifact["name"]: artifact for artifact in job.artifacts}
+    if RESULT not in named:
+        return [f"{job.id}: completed without {RESULT}"]
+    key = named[RESULT]["key"]
+    if key in world.bucket.damaged:
+        return []  # after it was delivered
+    if key not in world.bucket.objects:
+        return [f"{job.id}: its {RESULT} is not in the store"]
+    last = Manifest.model_validate_json(world.bucket.objects[key.rsplit("/", 1)[0] + "/manifest.json"])
+    lineage = json.loads(world.bucket.objects[key])
+    if [step for step, _ in lineage] != list(STEPS):
+        return [f"{job.id}: made of {lineage}"]
+    found = []
+    for link, made in zip(last.chain, lineage, strict=False):
+        key = keys.attempt_file(job.id, link.position, link.step, link.attempt, LINEAGE)
+        named_one = json.loads(world.bucket.objects.get(key, b"[null]"))[-1] if key not in world.bucket.damaged else made
+        if named_one != made:
+            found.append(f"{job.id}: chains mixed at {link.step}: {named_one} is named, {made} is inside")
+    return found
+
+
+def _of_deleted(world: "World", ledger: Ledger, job_id: str, record: JobRecord | None) -> list[str]:
+    found = []
+    if record is not None:
+        found.append(f"{job_id}: deleted, but GET finds it")
+    left = set(world.bucket.below(keys.job_prefix(job_id))) - {keys.stop(job_id), keys.deleted(job_id)}
+    if left:
+        found.append(f"{job_id}: deleted, but {sorted(left)} are left")
+    late = [
+        call.at
+        for call in world.receiver.calls
+        if json.loads(call.body)["job_id"] == job_id and call.at > ledger.deleted[job_id] + CALL_UNDER_WAY_S
+    ]
+    if late:
+        found.append(f"{job_id}: deleted at {ledger.deleted[job_id]:.0f} s, called at {late}")
+    return found

@@ -1,0 +1,26 @@
+"""Runs in several processes of ours, which share nothing."""
+
+import gc
+import multiprocessing
+from collections.abc import Iterator
+
+from tests.simulation.mutants import broken
+from tests.simulation.plan import Plan
+from tests.simulation.scenario import Outcome, run
+
+_CHUNK = 20
+_CHUNKS_PER_PROCESS = 5  # what is killed stays in memory until its process ends
+
+
+def outcomes(seeds: range, mutant: str | None, processes: int) -> Iterator[Outcome]:
+    """One for each seed, in order. Every process is forked from one that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with context.Pool(processes, gc.disable, maxtasksperchild=_CHUNKS_PER_PROCESS) as pool:
+        yield from pool.imap(_outcome, ((seed, mutant) for seed in seeds), chunksize=_CHUNK if mutant is None else 1)
+
+
+def _outcome(given: tuple[int, str | None]) -> Outcome:
+    seed, mutant = given
+    with broken(mutant):
+        return run(Plan.of(seed))

@@ -1,0 +1,105 @@
+"""What is looked at after every commit and every ack, past all processes: rows only move forward, and nothing is lost for a moment.
+
+Nothing is lost: if everybody were killed now, then for each unfinished job and each pending webhook there would still be a message in
+the broker, or a row in the outbox, that brings it to its end. A promise about moments, so no luck is needed to see it broken; and the
+sweeper, which finds what was lost after all, hides nothing.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.database.records import FINISHED
+from shared.broker.memory_server import MemoryServer, Message
+from shared.contracts.routing import DEAD_EXCHANGE, HEADER_JOB, WEBHOOKS_QUEUE
+from tests.simulation.stand_ins import STEPS
+
+Seen = tuple[str, int, float]  # status, version, progress
+_UNSENT = "SELECT job_id, kind, payload FROM outbox WHERE sent_at IS NULL"
+_WEBHOOK_ENDS = ("delivered", "parked")
+
+
+@dataclass
+class Watcher:
+    """Reads rows over a connection of its own. `complaints`: each once."""
+
+    rows: sqlite3.Connection
+    server: MemoryServer
+    held: Callable[[], Iterable[Message]]
+    seen: dict[str, Seen] = field(default_factory=dict)
+    complaints: dict[str, None] = field(default_factory=dict)
+
+    def look(self) -> None:
+        """Now."""
+        jobs = list(self.rows.execute("SELECT id, status, version, progress, admitted_at FROM jobs"))
+        for job_id, *now, _ in jobs:
+            self._see(job_id, (now[0], now[1], now[2]))
+        running = [job_id for job_id, status, _, _, admitted in jobs if status not in FINISHED and admitted is not None]
+        pending = list(self.rows.execute("SELECT id, type FROM deliveries WHERE status = 'pending'"))
+        if running or pending:
+            moved_by = set(self._movers())
+            self._complain(f"{job_id}: nothing would bring it on" for job_id in running if job_id not in moved_by)
+            self._complain(f"webhook {kind} {webhook}: nothing would deliver it" for webhook, kind in pending if webhook not in moved_by)
+
+    def found(self, query: str, *values: object) -> bool:
+        """Whether a query finds anything."""
+        return self.rows.execute(query, values).fetchone() is not None
+
+    def _see(self, job_id: str, now: Seen) -> None:
+        before = self.seen.get(job_id)
+        if before is not None and before != now:
+            if before[0] in FINISHED and now[0] != before[0]:
+                self._complain([f"{job_id}: ended as {before[0]}, then as {now[0]}"])
+            if now[1] < before[1] or now[2] < before[2]:
+                self._complain([f"{job_id}: version or progress fell from {before} to {now}"])
+        self.seen[job_id] = now
+
+    def _complain(self, complaints: Iterable[str]) -> None:
+        self.complaints |= dict.fromkeys(complaints)
+
+    def _movers(self) -> Iterator[str]:
+        """Ids of jobs and webhooks that something durable brings on."""
+        for job_id, kind, payload in self.rows.execute(_UNSENT):
+            if kind == "publish":
+                yield job_id
+            elif kind == "webhook":
+                yield json.loads(payload)["delivery_id"]
+        for name, queue in self.server.queues.items():
+            if not name.startswith("dead."):
+                yield from map(_moved_by, queue.ready)
+        yield from map(_moved_by, self.held())
+
+
+def _moved_by(message: Message) -> str:
+    """The job or webhook that this message brings to its end, or nearer to it; empty: none."""
+    publication = message.publication
+    key = publication.routing_key
+    if publication.exchange in ("events", DEAD_EXCHANGE):
+        return _ended_by(publication.exchange, key, publication.body, str(publication.headers.get(HEADER_JOB, "")))
+    if key.endswith(WEBHOOKS_QUEUE):
+        return "" if _read(publication.body).get("replay") else str(_read(publication.body)["delivery_id"])
+    return str(publication.headers.get(HEADER_JOB, ""))
+
+
+def _ended_by(exchange: str, key: str, body: bytes, job_id: str) -> str:
+    """What ends when the tracker takes this in."""
+    told = _read(body)
+    if exchange == DEAD_EXCHANGE:
+        return str(told["delivery_id"]) if key.endswith(WEBHOOKS_QUEUE) else job_id
+    if told["type"] == "webhook.attempted":
+        return str(told["delivery_id"]) if told["outcome"] in _WEBHOOK_ENDS else ""
+    ends = told["type"] == "stage.failed" or (told["type"] == "stage.completed" and told["position"] == len(STEPS) - 1)
+    return job_id if ends else ""
+
+
+_BODIES: dict[bytes, dict[str, Any]] = {}
+
+
+def _read(body: bytes) -> dict[str, Any]:
+    if body not in _BODIES:
+        if len(_BODIES) > 1000:
+            _BODIES.clear()
+        _BODIES[body] = json.loads(body)
+    return _BODIES[body]
