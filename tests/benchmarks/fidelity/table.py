@@ -14,7 +14,8 @@ _INTRODUCTION = """# Results of the last run
 Written by `make bench` (the first four captures) and `make bench-all`; `NOTES.md` says how they came about. Lengths are shares of the
 object's diagonal. F, precision and recall: against the surface that at least two photos saw. Off object: share of the delivered surface
 farther than 2 % of the diagonal from the object. PSNR, SSIM, silhouette: the GLB rendered at the true cameras of 4 photos that the pipeline
-never had, taken at the exact mean exposure. Cores and the commit belong to each line.
+never had, taken at the exact mean exposure. Cores and the commit belong to each line; where CPU seconds are fewer than seconds, the machine
+had other work as well.
 """
 
 
