@@ -35,7 +35,7 @@ class Relay:
 
     def __init__(self, database: Database, broker: Broker, store: ArtifactStore, settings: RelaySettings, owner: str = "relay") -> None:
         carrier = Carrier(database, broker, store, settings)
-        admission = partial(_admit, database, settings)
+        admission = partial(admit, in_flight=settings.in_flight, limit=settings.at_once)
         self._lanes = (
             _Lane(database, carrier, settings, owner, STORE_KINDS),
             _Lane(database, carrier, settings, owner, BROKER_KINDS, admission),
@@ -65,13 +65,8 @@ class Relay:
             lane.wakeup.set()
 
 
-async def _admit(database: Database, settings: RelaySettings) -> None:
-    async with database.write() as rows:
-        await admit(rows, settings.in_flight, settings.at_once)
-
-
-async def _no_admission() -> None:
-    pass
+async def _no_admission(rows: Rows) -> int:
+    return 0
 
 
 class _Lane:
@@ -84,7 +79,7 @@ class _Lane:
         settings: RelaySettings,
         owner: str,
         kinds: tuple[str, ...],
-        admission: Callable[[], Awaitable[None]] = _no_admission,
+        admission: Callable[[Rows], Awaitable[int]] = _no_admission,
     ) -> None:
         self.kinds = kinds
         self.wakeup = asyncio.Event()
@@ -127,8 +122,8 @@ class _Lane:
 
     async def _round(self) -> int:
         """Rows carried out. Raises DependencyUnavailable, after what succeeded was marked and the rest released."""
-        await self._admission()
         async with self._database.write() as rows:
+            await self._admission(rows)
             claims = await outbox.claim(rows, self._owner, self.kinds, self._settings.at_once, self._settings.lease)
         if not claims:
             return 0

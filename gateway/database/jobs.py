@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from gateway.database.engine import NOT_ADMITTED, Rows
 from gateway.database.models import Job, OutboxRow, StepRow
@@ -14,6 +14,10 @@ from gateway.database.records import JobMissing, NewJob
 UPLOADING = "uploading"  # hidden until every photo is stored
 SECOND_PURGE = timedelta(days=1)  # longer than any hard limit, lease or tolerated stall: a stalled worker may write after the first
 _EMPTY_SHA256 = ""
+
+# Built once: every batch of the tracker asks them. Both take `job_ids`.
+_LOCKED = select(Job).where(Job.id.in_(bindparam("job_ids", expanding=True))).order_by(Job.id).with_for_update()
+_STEPS = select(StepRow).where(StepRow.job_id.in_(bindparam("job_ids", expanding=True))).order_by(StepRow.job_id, StepRow.position)
 
 
 def is_id(text: str) -> bool:
@@ -103,8 +107,7 @@ async def lock_job(rows: Rows, job_id: str) -> Job | None:
 
 async def lock_jobs(rows: Rows, job_ids: Iterable[str]) -> dict[str, Job]:
     """Those of the jobs that exist, locked in one order until the transaction ends."""
-    query = select(Job).where(Job.id.in_(sorted(set(job_ids)))).order_by(Job.id).with_for_update()
-    return {job.id: job for job in await rows.session.scalars(query)}
+    return {job.id: job for job in await rows.session.scalars(_LOCKED, {"job_ids": sorted(set(job_ids))})}
 
 
 async def steps_of(rows: Rows, job_id: str) -> list[StepRow]:
@@ -115,8 +118,7 @@ async def steps_of(rows: Rows, job_id: str) -> list[StepRow]:
 async def steps_by_job(rows: Rows, job_ids: Iterable[str]) -> defaultdict[str, list[StepRow]]:
     """Steps in order, by job."""
     found: defaultdict[str, list[StepRow]] = defaultdict(list)
-    query = select(StepRow).where(StepRow.job_id.in_(list(job_ids))).order_by(StepRow.job_id, StepRow.position)
-    for step in await rows.session.scalars(query):
+    for step in await rows.session.scalars(_STEPS, {"job_ids": list(job_ids)}):
         found[step.job_id].append(step)
     return found
 

@@ -65,15 +65,18 @@ def _heads() -> Select[OutboxRow]:
     return select(OutboxRow).where(due, ~before, ~worked_on).order_by(OutboxRow.due_at, OutboxRow.id).limit(bindparam("most"))
 
 
-_HEADS = _heads()  # built once: every relay asks this many times a second
+# Built once: every relay asks this many times a second.
+_HEADS = _heads()
+_THERE = select(Job.id).where(Job.id.in_(bindparam("job_ids", expanding=True)))
+_FREE = _THERE.order_by(Job.id).with_for_update(skip_locked=True)
 
 
 async def _lockable(rows: Rows, job_ids: Collection[str]) -> set[str]:
     """Jobs whose rows nobody changes now, locked; and those that are gone, of which only purges are left."""
-    ordered = sorted(job_ids)
-    locked = set(await rows.session.scalars(select(Job.id).where(Job.id.in_(ordered)).order_by(Job.id).with_for_update(skip_locked=True)))
-    there = set(await rows.session.scalars(select(Job.id).where(Job.id.in_(ordered))))
-    return locked | (set(ordered) - there)
+    asked = {"job_ids": sorted(job_ids)}
+    locked = set(await rows.session.scalars(_FREE, asked))
+    there = set(await rows.session.scalars(_THERE, asked))
+    return locked | (set(job_ids) - there)
 
 
 async def mark_sent(rows: Rows, claims: Sequence[Claim]) -> None:
