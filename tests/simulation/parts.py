@@ -94,7 +94,7 @@ def parts_of(process: Process, world: "World") -> list[Part]:
     if process.kind == GATEWAY:
         process.rows = world.database()
         process.rows.enter()
-        return _gateway_parts(process, process.rows, store)
+        return _gateway_parts(process, process.rows, store, world.plan.linger)
     if process.kind == "webhooks":
         return [WebhookConsumer(process.broker, store, world.receiver, _webhook_settings(), world.now, world.new_id, world.rng)]
     process.compute = SimulatedCompute(process.kind, world.rng, world.trouble)
@@ -107,11 +107,11 @@ def parts_of(process: Process, world: "World") -> list[Part]:
     ]
 
 
-def _gateway_parts(process: Process, rows: SimulatedDatabase, store: SimulatedStore) -> list[Part]:
+def _gateway_parts(process: Process, rows: SimulatedDatabase, store: SimulatedStore, linger_s: float) -> list[Part]:
     return [
         Relay(rows.database, process.broker, store, _RELAY, process.name),
         Sweeper(rows.database, process.broker, timedelta(seconds=_SELDOM_S)),
-        Tracker(rows.database, process.broker, store, LINKS),
+        Tracker(rows.database, process.broker, store, LINKS, linger_s),
     ]
 
 

@@ -48,8 +48,8 @@ class Mishap:
 class Plan:
     """`rates`: share of calls that meet each fate; `mishaps`, where given, are what happens in their place.
 
-    `slow`: share of calls that take seconds. `trouble`: how often stages fail by themselves, `deaf`: callers' servers. `disorder`: how
-    many choices of the scheduler are free; after that the oldest callback is next.
+    `slow`: share of calls that take seconds. `trouble`: how often stages fail by themselves, `deaf`: callers' servers. `linger`: seconds
+    for which trackers collect a batch. `disorder`: how many choices of the scheduler are free; after that the oldest callback is next.
     """
 
     seed: int
@@ -60,6 +60,7 @@ class Plan:
     slow: float = 0.0
     trouble: float = 0.0
     deaf: float = 0.0
+    linger: float = 0.02
     disorder: int = FREE
 
     @staticmethod
@@ -77,6 +78,7 @@ class Plan:
             slow=rng.choice((0.0, 0.02, 0.1)),
             trouble=rng.choice((0.0, 0.0, 0.0, 0.1, 0.4)),
             deaf=rng.choice((0.0, 0.0, 0.3, 0.9)),
+            linger=rng.choice((0.02, 2.0, 20.0)),
         )
 
 

@@ -71,8 +71,7 @@ def _run(plan: Plan) -> Outcome:
     rng = random.Random(f"run {plan.seed}")
     happening = _Happening(plan)
     loop = SimulationLoop(seeded_choice(random.Random(f"order {plan.seed}"), plan.disorder), happening.at_step)
-    errors: list[str] = []
-    with _quiet(rng, errors), _scratch() as folder:
+    with _quiet(rng) as errors, _scratch() as folder:
         database_file().empty()
         world = happening.world = World(plan, loop, rng, folder, database_file())
         try:
@@ -96,12 +95,17 @@ class _Happening:
     def __init__(self, plan: Plan) -> None:
         self.ledger = Ledger()
         self._pending = list(plan.faults)
+        self._asking: set[asyncio.Task[None]] = set()
 
     def over(self) -> bool:
         """Whether all have happened; what comes to rest before that is disturbed by the next one."""
-        if self._pending and self.world.at_rest():
+        if self._pending and self.at_rest():
             self._happen(self._pending.pop(0))
-        return not self._pending and self.world.at_rest()
+        return not self._pending and self.at_rest()
+
+    def at_rest(self) -> bool:
+        """Whether nothing is on its way, nor any caller's request."""
+        return not self._asking and self.world.at_rest()
 
     def at_step(self, step: int) -> None:
         """Those of this step."""
@@ -117,7 +121,9 @@ class _Happening:
         elif self.ledger.accepted:
             world, job_id = self.world, self.ledger.accepted[fault.target % len(self.ledger.accepted)]
             world.log.append(f"step {world.loop.steps}, {world.loop.time():.1f} s: {fault.kind} {job_id}")
-            world.loop.create_task(ask(world, self.ledger, job_id), context=world.own_context.copy())
+            task = world.loop.create_task(ask(world, self.ledger, job_id), context=world.own_context.copy())
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
 
 
 class _Broken(Exception):
@@ -133,7 +139,7 @@ async def _scenario(world: World, plan: Plan, happening: _Happening) -> list[str
     await _until(world, happening.over, CALM_AFTER_S)
     world.calm_down()
     await world.start_all()
-    settled = await _until(world, world.at_rest, HORIZON_S)
+    settled = await _until(world, happening.at_rest, HORIZON_S)
     if ledger.deleted:
         await _let_a_day_pass(world)
     return ([] if settled else [f"not at rest after {HORIZON_S:.0f} s of calm"]) + await violations(world, ledger)
@@ -196,23 +202,31 @@ async def _until(world: World, rest: Callable[[], bool], within_s: float) -> boo
 
 
 @contextmanager
-def _quiet(rng: random.Random, errors: list[str]) -> Iterator[None]:
+def _quiet(rng: random.Random) -> Iterator[list[str]]:
     """Random ids follow from the seed; logs go nowhere, errors with a traceback are kept."""
-    logger.remove()
+    errors = _kept_errors()
+    errors.clear()
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None  # what was killed may be collected in the middle of what it did
+    try:
+        with mock.patch("uuid.uuid4", lambda: uuid.UUID(int=rng.getrandbits(128), version=4)):
+            yield errors
+    finally:
+        sys.unraisablehook = hook
+
+
+@cache
+def _kept_errors() -> list[str]:
+    """What this process of ours logs from now on."""
+    errors: list[str] = []
 
     def keep(message: Any) -> None:
         record = message.record
         if record["exception"] is not None:
             errors.append(f"{record['message']}: {record['exception'].value!r}")
 
-    sink = logger.add(keep, level="ERROR", format="{message}", backtrace=False, diagnose=False)
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None  # what was killed may be collected in the middle of what it did
-    try:
-        with mock.patch("uuid.uuid4", lambda: uuid.UUID(int=rng.getrandbits(128), version=4)):
-            yield
-    finally:
-        logger.remove(sink)
-        sys.unraisablehook = hook
+    logger.remove()
+    logger.add(keep, level="ERROR", format="{message}", backtrace=False, diagnose=False)
+    return errors
 
 
 @contextmanager
