@@ -122,6 +122,7 @@ def _postgres_engine(url: str) -> AsyncEngine:
         pool_size=10,
         max_overflow=10,
         pool_timeout=10,
+        hide_parameters=True,  # errors are logged, and callers' URLs may hold secrets
         pool_pre_ping=True,  # a restarted server costs nobody a 503
         connect_args={"timeout": 10, "command_timeout": 30, "server_settings": {"application_name": "meshwork-gateway"}},
     )
@@ -129,7 +130,7 @@ def _postgres_engine(url: str) -> AsyncEngine:
 
 def _sqlite_engine(url: str) -> AsyncEngine:
     path = make_url(url).database or ":memory:"
-    engine = create_async_engine(url, async_creator=lambda: connect(path, _BUSY_S))
+    engine = create_async_engine(url, async_creator=lambda: connect(path, _BUSY_S), hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine

@@ -36,11 +36,13 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r"(?i)(\b\w*(?:secret|password|passwd|api_key|access_key|seal_key)\w*[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&})]+"),
         rf"\1{HIDDEN}",
     ),
+    (re.compile(r"\bmwk_[A-Za-z0-9_-]+"), f"mwk_{HIDDEN}"),
     (re.compile(r"\bmeshwork\.key\.[^\s,\"']+"), f"meshwork.key.{HIDDEN}"),
     (re.compile(r"\bv1,[A-Za-z0-9+/]{20,}={0,2}"), f"v1,{HIDDEN}"),
     (re.compile(r"\bgAAAA[A-Za-z0-9_-]{20,}={0,2}"), HIDDEN),
 )
-_QUIET = {"aio_pika": "WARNING", "aiormq": "WARNING", "urllib3": "WARNING", "httpx": "WARNING", "httpcore": "WARNING", "asyncio": "WARNING"}
+# aiosqlite tells statements with their values: callers' URLs and what is in them.
+_QUIET = dict.fromkeys(("aio_pika", "aiormq", "urllib3", "httpx", "httpcore", "asyncio", "aiosqlite"), "WARNING")
 
 
 def redact(text: str) -> str:

@@ -1,6 +1,5 @@
 """Signed links: each opens one file of one job until one moment, and nothing makes it open more."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -10,6 +9,7 @@ import pytest
 from gateway.links import Links
 from shared.storage.minio import MinioStore
 from tests.security.conftest import new_job
+from tests.support.eventually import eventually
 from tests.support.servers import S3Server
 from tests.unit.gateway_http.conftest import RunningGateway
 
@@ -148,7 +148,9 @@ async def test_a_presigned_link_of_the_store_cannot_be_widened(s3_server: S3Serv
             assert answer.status_code in {400, 403, 405, 411, 412}, (method, url)
             assert b"theirs" not in answer.content or b"<Error>" in answer.content
         assert await store.get("jobs/mine/model.glb") == b"mine"
-        while (status := (await stranger.get(short)).status_code) == 200:
-            await asyncio.sleep(0.25)
-        assert status == 403
+
+        async def refused() -> bool:
+            return (await stranger.get(short)).status_code == 403
+
+        await eventually(refused, 30, interval_s=0.25)
     await store.close()
