@@ -1,0 +1,193 @@
+"""Files as attackers make them. Each is small; what it asks for is not."""
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+SIDE = 2500  # pixels of what is allowed to be large here: 6 megapixels
+
+
+def zeros(size: int) -> bytes:
+    """Deflated zeros, a thousandth of their size."""
+    packer, parts = zlib.compressobj(9), []
+    while size > 0:
+        parts.append(packer.compress(bytes(min(size, 1 << 20))))
+        size -= 1 << 20
+    return b"".join(parts) + packer.flush()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """One of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(
+    width: int, height: int, depth: int = 8, colour: int = 2, channels: int = 3, extra: bytes = b"", data: bytes | None = None
+) -> bytes:
+    """A PNG of zeros; `data` instead of its pixels."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    pixels = zeros((1 + (width * channels * depth + 7) // 8) * height) if data is None else data
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def tiff(width: int, height: int, bits: int = 8, kind: int = 1, **tags: tuple[int, int, int]) -> bytes:
+    """A deflated grey TIFF of zeros. `t322=(4, 1, 65536)`: type, count and value of a further or another tag."""
+    data = zeros(min(width * height * bits // 8, 64 << 20))
+    entries = {256: (4, 1, width), 257: (4, 1, height), 258: (3, 1, bits), 259: (3, 1, 8), 262: (3, 1, 1), 273: (4, 1, 8)}
+    entries |= {277: (3, 1, 1), 278: (4, 1, height), 279: (4, 1, len(data)), 339: (3, 1, kind)}
+    entries |= {int(name[1:]): value for name, value in tags.items()}
+    table = struct.pack("<H", len(entries))
+    for tag, (type_, count, value) in sorted(entries.items()):
+        table += struct.pack("<HHI", tag, type_, count) + (struct.pack("<HH", value, 0) if type_ == 3 else struct.pack("<I", value))
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + table + struct.pack("<I", 0)
+
+
+def heic(side: int, told: tuple[int, int] | None = None) -> bytes:
+    """A HEIC of one colour; `told` is the size that its container lies about."""
+    out = io.BytesIO()
+    Image.new("RGB", (side, side)).save(out, "HEIF", quality=5)
+    said = b"ispe\0\0\0\0"
+    return out.getvalue() if told is None else out.getvalue().replace(
+        said + struct.pack(">II", side, side), said + struct.pack(">II", *told)
+    )  # fmt: skip
+
+
+def photo(seed: int, kind: str = "JPEG", **options: object) -> bytes:
+    """A small sharp photo, different for each seed."""
+    random, pixels = np.random.default_rng(seed), np.full((120, 160, 3), 128, np.uint8)
+    for _ in range(80):
+        x, y = random.integers(0, (160, 120))
+        pixels[y : y + 20, x : x + 20] = random.integers(0, 256, 3)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind, **options)
+    return out.getvalue()
+
+
+def jpeg_with(marker: int, payload: bytes, times: int = 1) -> bytes:
+    """A photo with application segments after its start."""
+    segments = b"".join(struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload for _ in range(times))
+    plain = photo(77)
+    return plain[:2] + segments + plain[2:]
+
+
+def exif(entries: int, kind: int = 2, count: int = 0x7FFFFFFF, offset: int = 8) -> bytes:
+    """An APP1 payload of so many entries, each with a count and an offset that lie outside, or lead back to the table."""
+    table = struct.pack("<H", entries & 0xFFFF) + struct.pack("<HHII", 0x8769, kind, count, offset) * entries
+    return (b"Exif\0\0II*\0" + struct.pack("<I", 8) + table + struct.pack("<I", 8))[:65_000]
+
+
+def zipped(names: Iterator[tuple[str, bytes]] | list[tuple[str, bytes]], link: str = "") -> bytes:
+    """A zip file; `link` adds a symbolic link that leads there."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in names:
+            archive.writestr(name, data)
+        if link:
+            info = zipfile.ZipInfo("photo.jpg")
+            info.create_system, info.external_attr = 3, 0o120777 << 16
+            archive.writestr(info, link)
+    return out.getvalue()
+
+
+def nested(levels: int) -> bytes:
+    """A zip in a zip in a zip …"""
+    data = b"x"
+    for _ in range(levels):
+        data = zipped([("inner.zip", data)])
+    return data
+
+
+def bombs() -> dict[str, bytes]:
+    """Photos that open, of as many pixels as are allowed, in every way that takes much memory to unpack."""
+    lossless = io.BytesIO()
+    Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 128)).save(lossless, "WEBP", lossless=True)
+    progressive = io.BytesIO()
+    Image.new("CMYK", (SIDE, SIDE)).save(progressive, "JPEG", progressive=True, quality=5)
+    palette = chunk(b"PLTE", b"\0\0\0\xff\xff\xff") + chunk(b"tRNS", b"\0\x80")
+    return {
+        "rgba16.png": png(SIDE, SIDE, 16, 6, 4),
+        "palette.png": png(SIDE, SIDE, 1, 3, 1, palette),
+        "grey16.png": png(SIDE, SIDE, 16, 0, 1),
+        "float.tif": tiff(SIDE, SIDE, 32, 3),
+        "int.tif": tiff(SIDE, SIDE, 32, 2),
+        "alpha.webp": lossless.getvalue(),
+        "cmyk.jpg": progressive.getvalue(),
+        "large.heic": heic(SIDE),
+    }
+
+
+def too_large() -> dict[str, bytes]:
+    """Headers that promise more pixels than are allowed, with little behind them."""
+    return {
+        "wide.png": png(60_000, 60_000, 1, 0, 1, data=b"\x78\x9c"),
+        "square.png": png(SIDE + 1, SIDE, data=zeros(10)),
+        "longest.png": png(0x7FFFFFFF, 1, data=zeros(10)),
+        "wide.tif": tiff(60_000, 60_000, 1),
+        "lie.heic": heic(512, told=(30_000, 30_000)),
+        "frame.webp": b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0" + b"\xff\xff\xff" * 2,
+    }
+
+
+def broken() -> dict[str, bytes]:
+    """Photos that say one thing and hold another. Dropped or opened, they cost nothing."""
+    return {
+        "tiles.tif": tiff(64, 64, t322=(4, 1, 1 << 16), t323=(4, 1, 1 << 16), t324=(4, 1, 8), t325=(4, 1, 60)),
+        "larger_tiles.tif": tiff(64, 64, t322=(4, 1, 1 << 20), t323=(4, 1, 1 << 20), t324=(4, 1, 8), t325=(4, 1, 60)),
+        "rows.tif": tiff(64, 64, t278=(4, 1, 0xFFFFFFFF)),
+        "samples.tif": tiff(64, 64, t277=(3, 1, 0xFFFF)),
+        "count.tif": tiff(64, 64, t273=(4, 0x40000000, 8)),
+        "description.tif": tiff(64, 64, t270=(2, 0x7FFFFFFF, 8)),
+        "loop.tif": tiff(64, 64, t34665=(4, 1, 8)),
+        "small_lie.heic": heic(2000, told=(64, 64)),
+        "text_bomb.png": png(64, 64, extra=chunk(b"zTXt", b"Comment\0\0" + zeros(64 << 20))),
+        "profile_bomb.png": png(64, 64, extra=chunk(b"iCCP", b"icc\0\0" + zeros(64 << 20))),
+        "international_bomb.png": png(64, 64, extra=chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zeros(64 << 20))),
+        "pixels_bomb.png": png(64, 64, data=zeros(256 << 20)),
+        "many_chunks.png": png(64, 64, extra=chunk(b"tEXt", b"a\0b") * 50_000),
+        "exif.png": png(64, 64, extra=chunk(b"eXIf", b"II*\0\x08\0\0\0" + struct.pack("<H", 0xFFFF) + bytes(12 << 20))),
+        "exif.jpg": jpeg_with(0xE1, exif(5000)),
+        "exif_loop.jpg": jpeg_with(0xE1, exif(3, kind=4, count=1, offset=8)),
+        "exifs.jpg": jpeg_with(0xE1, exif(4000), times=200),
+        "profiles.jpg": jpeg_with(0xE2, b"ICC_PROFILE\0\1\xff" + bytes(60_000), times=200),
+        "thumbnails.jpg": jpeg_with(0xE0, b"JFXX\0\x10" + bytes(60_000), times=100),
+        "comments.jpg": jpeg_with(0xFE, bytes(65_000), times=200),
+        "nothing.heic": b"\0\0\0\x18ftypheic\0\0\0\0" + bytes(4096),
+        "boxes.heic": b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + b"\0\0\0\x08meta" * 5000,
+        "nested_boxes.heic": b"\0\0\0\x18ftypheic\0\0\0\0heicmif1"
+        + b"".join(struct.pack(">I", 80_000 - 8 * i) + b"meta" for i in range(9000)),
+        "endless.webp": b"RIFF\xff\xff\xff\xffWEBPVP8L" + bytes(100),
+    }
+
+
+def no_photos() -> dict[str, bytes]:
+    """Archives and programs under the names of photos."""
+    return {
+        "bomb.zip": zipped([("a.jpg", bytes(64 << 20))]),
+        "slip.zip": zipped([("../../../escaped.jpg", photo(1)), ("/tmp/escaped-absolute.jpg", photo(2))]),
+        "link.zip": zipped([], link="/etc/passwd"),
+        "nested.zip": nested(50),
+        "tiny.zip": zipped((f"{index}.jpg", b"") for index in range(100_000)),
+        "page.jpg": b"<html><script>alert(1)</script></html>",
+        "picture.svg": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+        "script.jpg": b"%!PS-Adobe-3.0\n(/tmp/escaped-ps) (w) file closefile\n",
+        "magick.jpg": b"push graphic-context\nimage over 0,0 0,0 'https://127.0.0.1/x'\npop graphic-context",
+        "list.jpg": b"#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\nconcat:file:///etc/passwd\n",
+        "program.jpg": b"\x7fELF" + bytes(200),
+    }
+
+
+def polyglots() -> dict[str, bytes]:
+    """Photos that are something else besides: they are photos to us, and nothing else."""
+    archive = zipped([("../escaped.jpg", b"x"), ("index.html", b"<script>alert(1)</script>")])
+    return {
+        "zip.jpg": photo(11) + archive,
+        "page.jpg": jpeg_with(0xFE, b"--><script>alert(1)</script>"),
+        "zip.png": photo(12, "PNG") + archive,
+        "page.webp": photo(13, "WEBP", lossless=True) + b"<html><script>alert(1)</script>",
+        "program.tif": photo(14, "TIFF") + b"\x7fELF" + bytes(64),
+    }
