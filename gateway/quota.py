@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from sqlalchemy import func, select
 
+from gateway.database import jobs
 from gateway.database.engine import Database
 from gateway.database.models import Job
 from gateway.problems import Problem
@@ -19,14 +20,16 @@ class JobQuota:
         self._database = database
         self._limit_of = limit_of
 
-    async def check(self, tenant: str) -> None:
-        """Returns when the tenant may have one job more. Raises Problem QUOTA_EXCEEDED."""
+    async def check(self, tenant: str, idempotency_key: str | None) -> None:
+        """Returns when the tenant may have one job more, or has the one of this key already. Raises Problem QUOTA_EXCEEDED."""
         limit = self._limit_of(tenant)
         if limit == 0:
             return
         some = select(Job.id).where(Job.tenant == tenant, Job.status.in_(_UNFINISHED)).limit(limit).subquery()
         async with self._database.read() as rows:
             unfinished = await rows.session.scalar(select(func.count()).select_from(some))
-        if (unfinished or 0) >= limit:
+            full = (unfinished or 0) >= limit
+            made = full and idempotency_key is not None and await jobs.job_of_key(rows, tenant, idempotency_key) is not None
+        if full and not made:
             detail = f"At most {limit} unfinished jobs at a time."
             raise Problem("QUOTA_EXCEEDED", detail, headers={"Retry-After": str(RETRY_AFTER_S)})

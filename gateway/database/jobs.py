@@ -100,6 +100,11 @@ async def visible_job(rows: Rows, tenant: str, job_id: str) -> Job | None:
     return job if job is not None and job.tenant == tenant and job.status != UPLOADING else None
 
 
+async def job_of_key(rows: Rows, tenant: str, idempotency_key: str) -> Job | None:
+    """The tenant's job that was made with this Idempotency-Key."""
+    return (await rows.session.scalars(select(Job).where(Job.tenant == tenant, Job.idempotency_key == idempotency_key))).first()
+
+
 async def lock_job(rows: Rows, job_id: str) -> Job | None:
     """The job, locked until the transaction ends."""
     return (await lock_jobs(rows, [job_id])).get(job_id)

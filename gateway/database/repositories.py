@@ -175,9 +175,8 @@ class JobRepository:
         """The earlier job of this idempotency key, if any; `purge` removes the upload that lost against it."""
         if new.idempotency_key is None:
             return None
-        query = select(Job).where(Job.tenant == new.tenant, Job.idempotency_key == new.idempotency_key)
         async with self._database.read() as rows:
-            winner = (await rows.session.scalars(query)).first()
+            winner = await jobs.job_of_key(rows, new.tenant, new.idempotency_key)
         if winner is None or winner.id == new.id:
             return None
         if purge:

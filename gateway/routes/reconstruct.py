@@ -66,7 +66,7 @@ def _form_body() -> dict[str, Any]:
 async def reconstruct(request: Request, tenant: Tenant, parts: PartsOf, idempotency_key: IdempotencyKey = None) -> JSONResponse:
     """Photos by their links. The answer comes once the job is durably recorded; the model comes with a webhook."""
     key = checked_key(idempotency_key)
-    await parts.quota.check(tenant)
+    await parts.quota.check(tenant, key)
     require_json(request)
     body = await read_body(request, parts.settings.max_body_bytes)
     checked = parts.door.check_links(parse_object(body))
@@ -91,7 +91,7 @@ async def upload(request: Request, tenant: Tenant, parts: PartsOf, idempotency_k
     """Photos as multipart parts `images`, and the part `request`: the same JSON without `image_urls`."""
     key = checked_key(idempotency_key)
     boundary_of(request)
-    await parts.quota.check(tenant)
+    await parts.quota.check(tenant, key)
     job_id = parts.new_id()
     try:
         async with photos_being_stored(parts, tenant, job_id):

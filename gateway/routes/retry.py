@@ -48,7 +48,7 @@ async def retry(job_id: str, request: Request, tenant: Tenant, parts: PartsOf, i
     parent = (await find_job(parts, tenant, job_id)).job
     if parent.status not in FINISHED:
         raise Problem("JOB_NOT_FINISHED", hint="Wait for its end, or cancel it first.")
-    await parts.quota.check(tenant)
+    await parts.quota.check(tenant, key)
     earlier = JobRequest.model_validate(parent.request)
     checked = parts.door.check_retry(parse_object(body or b"{}"), _asked(parent, earlier))
     said = hashlib.sha256(json.dumps([job_id, body.decode()]).encode()).hexdigest()

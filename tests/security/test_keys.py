@@ -4,6 +4,7 @@ import hmac
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -204,6 +205,25 @@ async def test_each_tenant_has_its_own_quota_of_unfinished_jobs(tmp_path: Path) 
         assert (await acme.post(f"/api/v1/jobs/{first}/cancel")).status_code == 202
         await new_job(acme)
         assert_problem(await acme.post("/api/v1/reconstruct", json=REQUEST), 429, "QUOTA_EXCEEDED")
+
+
+async def test_a_repeated_request_gets_its_job_at_full_quota(tmp_path: Path) -> None:
+    """It asks for no job more; another body with the same key is still a conflict, another key still too much."""
+    path = two_tenants(tmp_path, max_unfinished_jobs=1)
+    files = [("images", (f"{index}.jpg", b"x" * (index + 1))) for index in range(3)]
+    calls: list[tuple[str, dict[str, Any]]] = [("/api/v1/reconstruct", {"json": REQUEST}), ("/api/v1/jobs", {"files": files})]
+    async with running_gateway(tmp_path, tenants_file=path) as gateway, gateway.client(**{"X-API-Key": ACME["admin"]}) as acme:
+        for index, (call, content) in enumerate(calls):
+            key = {"Idempotency-Key": f"order {index}"}
+            first = await acme.post(call, headers=key, **content)
+            again = await acme.post(call, headers=key, **content)
+            assert (first.status_code, again.status_code, again.json()["job_id"]) == (202, 202, first.json()["job_id"])
+            other = await acme.post(call, headers={"Idempotency-Key": "another order"}, **content)
+            assert_problem(other, 429, "QUOTA_EXCEEDED")
+            await acme.post(f"/api/v1/jobs/{first.json()['job_id']}/cancel")
+        await new_job(acme)
+        changed = await acme.post("/api/v1/reconstruct", headers={"Idempotency-Key": "order 0"}, json=REQUEST | {"preset": "quality"})
+        assert_problem(changed, 409, "IDEMPOTENCY_CONFLICT")
 
 
 async def test_an_upload_under_way_counts_for_the_quota(tmp_path: Path) -> None:
