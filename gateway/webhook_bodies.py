@@ -12,6 +12,8 @@ from shared.contracts.routing import deterministic_id
 MAX_REPORT_BYTES = 16 << 10  # the body aims at 20 kB: receivers and their proxies take that without thought
 _KEPT_ITEMS = 20
 _KEPT_BYTES = 1024
+MAX_NAMED_PHOTOS = 50  # of those dropped; the job names all
+_MAX_LIST_BYTES = 6 << 10
 
 
 async def add_webhook(rows: Rows, job: Job, kind: str, links: Links, step: str | None = None) -> None:
@@ -46,8 +48,25 @@ def webhook_body(rows: Rows, job: Job, kind: str, links: Links, step: str | None
     if step is not None:
         body["stage"] = step
     if kind == "job.failed":
-        body["error"] = job.error
+        body |= {"error": job.error, "warnings": _leading(job.warnings, len(job.warnings)), "dropped": _dropped(job.images)}
     return json.dumps(body, allow_nan=False, separators=(",", ":"))
+
+
+def _dropped(images: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many photos were dropped, and the first of them with their reasons."""
+    lost = [{"name": image["name"], "reason": image["reason"]} for image in images if image["status"] == "dropped"]
+    return {"count": len(lost), "photos": _leading(lost, MAX_NAMED_PHOTOS)}
+
+
+def _leading(items: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """As many from the start as a body bears."""
+    room, kept = _MAX_LIST_BYTES, []
+    for item in items[:most]:
+        room -= _size(item) + 1
+        if room < 0:
+            break
+        kept.append(item)
+    return kept
 
 
 def compact_report(report: dict[str, Any]) -> dict[str, Any]:

@@ -52,9 +52,17 @@ async def picture(database: Database, job_id: str) -> dict[str, Any]:
     return {
         **{name: getattr(job, name) for name in names},
         "steps": [(s.name, s.status, s.fraction, s.seconds, s.attempts) for s in steps],
-        "webhooks": sorted((d.type, d.step or "", d.body) for d in await deliveries_of(database, job_id)),
+        "webhooks": sorted((d.type, d.step or "", said_in_any_order(d.body)) for d in await deliveries_of(database, job_id)),
         "outbox": sorted({row.kind for row in await outbox_of(database, job_id)}),
     }
+
+
+def said_in_any_order(body: str) -> str:
+    """A lost worker commits nothing, so its job's webhook tells of the photos what was known by then."""
+    said = json.loads(body)
+    if (said.get("error") or {}).get("code") == "WORKER_LOST":
+        said |= {"warnings": [], "dropped": {}}
+    return json.dumps(said)
 
 
 def anonymous(value: Any, job_id: str) -> Any:

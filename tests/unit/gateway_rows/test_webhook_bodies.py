@@ -2,10 +2,14 @@
 
 import json
 
+import pytest
+
 from gateway.database.engine import Database
+from gateway.database.models import Job
 from gateway.tracker import fold_facts
-from gateway.webhook_bodies import MAX_REPORT_BYTES, compact_report
-from tests.support.gateway_rows import LINKS, completed, deliveries_of, insert, job_of, key_of, manifest_of, new_job
+from gateway.webhook_bodies import MAX_NAMED_PHOTOS, MAX_REPORT_BYTES, compact_report, webhook_body
+from shared.contracts.manifest import StepError
+from tests.support.gateway_rows import LINKS, completed, deliveries_of, insert, job_of, key_of, manifest_of, new_job, stage_failed
 
 
 async def test_a_completed_job_says_where_its_files_are(database: Database) -> None:
@@ -31,6 +35,39 @@ async def test_a_completed_job_says_where_its_files_are(database: Database) -> N
     steps = [body for body in bodies if body["type"] == "stage.completed"]
     assert sorted(body["stage"] for body in steps) == ["export", "ingest", "sfm"]
     assert {body["status"] for body in steps} == {"processing"}
+
+
+async def test_a_failed_job_says_what_became_of_its_photos(database: Database) -> None:
+    """Warnings as in the job, and the photos that were dropped with their reasons: what the error alone cannot say."""
+    job_id = await insert(database)
+    error = StepError(code="TOO_FEW_REGISTERED", message="too few", hint="more overlap")
+    manifests = [manifest_of(job_id, 0), manifest_of(job_id, 1, error=error)]
+    async with database.write() as rows:
+        await fold_facts(rows, [stage_failed(manifests[1])], LINKS, {key_of(m): m for m in manifests})
+    (row,) = await deliveries_of(database, job_id)
+    body = json.loads(row.body)
+    assert body["error"]["code"] == "TOO_FEW_REGISTERED"
+    assert body["warnings"] == (await job_of(database, job_id)).warnings
+    assert [warning["code"] for warning in body["warnings"]] == ["W0", "W1"]
+    named = [{"name": "b.jpg", "reason": "NOT_REGISTERED"}, {"name": "c.jpg", "reason": "TOO_BLURRED"}]
+    assert body["dropped"]["count"] == 2 and body["dropped"]["photos"] == named
+
+
+@pytest.mark.parametrize("name", ["{:03d}.jpg", "ü" * 200 + "{:03d}.jpg"])
+async def test_a_failed_jobs_webhook_stays_small(database: Database, name: str) -> None:
+    """Of many photos and warnings the first are told, and all photos are counted."""
+    job_id = await insert(database)
+    async with database.write() as rows:
+        job = await rows.session.get(Job, job_id)
+        assert job is not None
+        job.images = [{"name": name.format(i), "url": None, "status": "dropped", "reason": "NOT_REGISTERED"} for i in range(1000)]
+        job.warnings = [{"code": f"W{i}", "message": "m" * 500, "hint": "h" * 500} for i in range(200)]
+        job.status, job.error = "failed", {"code": "TOO_FEW_REGISTERED"}
+        text = webhook_body(rows, job, "job.failed", LINKS, None)
+    body = json.loads(text)
+    assert body["dropped"]["count"] == 1000 and 0 < len(body["dropped"]["photos"]) <= MAX_NAMED_PHOTOS
+    assert 0 < len(body["warnings"]) < 200
+    assert len(text) < MAX_REPORT_BYTES
 
 
 def test_a_small_report_is_sent_whole() -> None:
