@@ -47,12 +47,17 @@ CODES: dict[str, CodeInfo] = {
     "INTERNAL": CodeInfo("Something went wrong on our side.", "Send the job again; if it fails again, tell the operator the job id.", True),
     "UNREACHABLE": CodeInfo("The photo could not be fetched.", "Check that the URL answers 200 without a login.", True),
     "UNSAFE_URL": CodeInfo("The URL leads to a private address.", "Use a public address, or ask the operator to allow yours."),
-    "NOT_AN_IMAGE": CodeInfo("The file is not an image that we read.", "Send JPEG, PNG, WebP, TIFF or HEIC."),
+    "NOT_AN_IMAGE": CodeInfo(
+        "The file is not an image that we read.",
+        "Send JPEG, PNG, WebP, TIFF or HEIC; GIF, BMP, AVIF, JPEG 2000 and camera raw are not read.",
+    ),
     "CORRUPT_IMAGE": CodeInfo("The image file is damaged.", "Send it again; it may have been cut off."),
     "IMAGE_TOO_LARGE": CodeInfo("The image is larger than the limit.", "Stay under 64 MiB and 100 megapixels."),
     "TIMED_OUT": CodeInfo("The photo did not arrive in time.", "Serve photos faster, or upload them.", True),
     "DUPLICATE": CodeInfo("The same photo was sent earlier in this job.", "Send each photo once."),
     "TOO_BLURRED": CodeInfo("The photo is too blurred to use.", "Hold the camera still and use a shorter exposure."),
+    "TOO_DARK": CodeInfo("The photo is black for the most part.", "Use more light, or a longer exposure on a tripod."),
+    "TOO_BRIGHT": CodeInfo("The photo is burnt out to white.", "Use less exposure; avoid direct light and flash."),
     "NOT_REGISTERED": CodeInfo("The photo could not be placed among the others.", "Take more photos between this one and its neighbours."),
 }
 

@@ -36,9 +36,39 @@ def is_hopeless(quality: PhotoQuality, median_sharpness: float) -> bool:
     return quality.sharpness < HOPELESS_SHARPNESS and quality.sharpness < HOPELESS_SHARE * median_sharpness
 
 
+@dataclass(frozen=True)
+class Usual:
+    """Medians of a capture: what its photos are like that nothing is wrong with."""
+
+    sharpness: float
+    white: float
+    brightness: float
+
+    @staticmethod
+    def of(photos: Sequence[PhotoQuality]) -> "Usual":
+        """Of one photo or more."""
+        return Usual(
+            median(photo.sharpness for photo in photos),
+            median(photo.white for photo in photos),
+            median(photo.brightness for photo in photos),
+        )
+
+
+def reason_to_drop(quality: PhotoQuality, usual: Usual) -> str | None:
+    """The code of what makes a photo useless. Exposure comes first: what is black or white all over is not sharp either."""
+    if not is_hopeless(quality, usual.sharpness):
+        return None
+    return "TOO_DARK" if _is_dark(quality) else "TOO_BRIGHT" if _is_burnt(quality, usual) else "TOO_BLURRED"
+
+
 def capture_warnings(photos: Sequence[Rated]) -> list[Warning]:
     """Everything that the photographer should know, each naming the photos that it is about."""
-    return [*_few(photos), *_blurred(photos), *_exposure(photos)] if photos else []
+    if not photos:
+        return []
+    usual = Usual.of([photo.quality for photo in photos])
+    over = [photo.name for photo in photos if _is_burnt(photo.quality, usual)]
+    dark = [photo.name for photo in photos if _is_dark(photo.quality)]
+    return [*_few(photos), *_blurred(photos, {*over, *dark}, usual), *_exposure(photos, over, dark, usual)]
 
 
 def _few(photos: Sequence[Rated]) -> Iterator[Warning]:
@@ -47,9 +77,9 @@ def _few(photos: Sequence[Rated]) -> Iterator[Warning]:
         yield Warning(code="FEW_IMAGES", message=message, hint="Take photos all around the object, at two heights.")
 
 
-def _blurred(photos: Sequence[Rated]) -> Iterator[Warning]:
-    middle = median(photo.quality.sharpness for photo in photos)
-    names = [photo.name for photo in photos if _is_blurred(photo.quality, middle)]
+def _blurred(photos: Sequence[Rated], clipped: set[str], usual: Usual) -> Iterator[Warning]:
+    """Without those that clip: they lack detail for another reason, and a shorter exposure may be the wrong advice."""
+    names = [photo.name for photo in photos if photo.name not in clipped and _is_blurred(photo.quality, usual.sharpness)]
     if not names:
         return
     if len(names) > len(photos) / 2:
@@ -65,12 +95,9 @@ def _is_blurred(quality: PhotoQuality, median_sharpness: float) -> bool:
     return in_itself or quality.sharpness < max(NO_DETAIL, BLURRED_SHARE * median_sharpness)
 
 
-def _exposure(photos: Sequence[Rated]) -> Iterator[Warning]:
-    white = median(photo.quality.white for photo in photos)
-    stops = median(photo.quality.brightness for photo in photos)
-    over = [p.name for p in photos if p.quality.overexposed > CLIPPED_SHARE or _is_burnt(p.quality, white, stops)]
-    dark = [p.name for p in photos if p.quality.underexposed > DARK_SHARE or p.quality.brightness < DARK_STOPS]
-    uneven = [p.name for p in photos if abs(p.quality.brightness - stops) > STOPS_FROM_OTHERS and p.name not in {*over, *dark}]
+def _exposure(photos: Sequence[Rated], over: list[str], dark: list[str], usual: Usual) -> Iterator[Warning]:
+    differing = (photo.name for photo in photos if abs(photo.quality.brightness - usual.brightness) > STOPS_FROM_OTHERS)
+    uneven = [name for name in differing if name not in {*over, *dark}]
     if over:
         hint = "Take these again with less exposure: white areas have no texture to match. Avoid direct light and flash."
         yield _about("OVEREXPOSED_PHOTOS", "Burnt out to white", over, hint)
@@ -82,9 +109,13 @@ def _exposure(photos: Sequence[Rated]) -> Iterator[Warning]:
         yield _about("UNEVEN_EXPOSURE", f"Brighter or darker than the others by {STOPS_FROM_OTHERS} stops or more", uneven, hint)
 
 
-def _is_burnt(quality: PhotoQuality, median_white: float, median_brightness: float) -> bool:
-    brighter = quality.brightness - median_brightness
-    return quality.white > median_white + WHITER_THAN_OTHERS and brighter > BRIGHTER_THAN_OTHERS
+def _is_dark(quality: PhotoQuality) -> bool:
+    return quality.underexposed > DARK_SHARE or quality.brightness < DARK_STOPS
+
+
+def _is_burnt(quality: PhotoQuality, usual: Usual) -> bool:
+    whiter = quality.white > usual.white + WHITER_THAN_OTHERS and quality.brightness - usual.brightness > BRIGHTER_THAN_OTHERS
+    return quality.overexposed > CLIPPED_SHARE or whiter
 
 
 def _about(code: str, what: str, names: list[str], hint: str) -> Warning:

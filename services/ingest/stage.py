@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from services.ingest.capture_faults import Rated, capture_warnings, is_hopeless
+from services.ingest.capture_faults import Rated, Usual, capture_warnings, reason_to_drop
 from services.ingest.decoding import UnusablePhotoError
 from services.ingest.originals import Original, gather_originals
 from services.ingest.params import IngestParams
@@ -41,7 +41,7 @@ class IngestStage:
     """Fetches, checks and normalises photos."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     Params: ClassVar[type[BaseModel]] = IngestParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"images": ("*",)}
 
@@ -49,7 +49,7 @@ class IngestStage:
         """Writes `photos/` and `photos.json`. Raises PermanentError TOO_FEW_IMAGES, with every photo's reason."""
         settings = IngestSettings()
         names = [source.name for source in workspace.request().images]
-        kept = _without_blurred(_without_duplicates(_accepted(workspace, params, settings), workspace, params), workspace, params)
+        kept = _without_useless(_accepted(workspace, params, settings), workspace, params)
         if len(kept.photos) < MIN_IMAGES:
             raise _too_few(names, kept)
         entries = [photo.to_json() for photo in kept.photos]
@@ -94,32 +94,31 @@ def _originals(workspace: Workspace, settings: IngestSettings) -> list[Original]
     return asyncio.run(gather_originals(sources, workspace.inputs("images"), workspace.scratch, settings, tell))
 
 
-def _without_duplicates(found: _Sorted, workspace: Workspace, params: IngestParams) -> _Sorted:
-    if not params.drop_duplicates:
-        return found
-    result, seen = _Sorted(reasons=dict(found.reasons), figures=found.figures), set[str]()
-    for photo in found.photos:
-        if {photo.sha256, photo.pixels_sha256} & seen:
-            result.reasons[photo.name] = "DUPLICATE"
-            (workspace.outputs / photo.file).unlink()
-        else:
-            result.photos.append(photo)
-        seen |= {photo.sha256, photo.pixels_sha256}
-    return result
-
-
-def _without_blurred(found: _Sorted, workspace: Workspace, params: IngestParams) -> _Sorted:
-    if not params.drop_blurred or not found.photos:
-        return found
-    middle = median(photo.quality.sharpness for photo in found.photos)
+def _without_useless(found: _Sorted, workspace: Workspace, params: IngestParams) -> _Sorted:
+    """Without what was sent before and what no step can use. A second black photo is too dark: another copy of it would be no better."""
+    copies = _copies(found.photos) if params.drop_duplicates else set()
     result = _Sorted(reasons=dict(found.reasons), figures=found.figures)
+    usual = Usual.of([photo.quality for photo in found.photos if photo.name not in copies]) if found.photos else None
     for photo in found.photos:
-        if is_hopeless(photo.quality, middle):
-            result.reasons[photo.name] = "TOO_BLURRED"
-            (workspace.outputs / photo.file).unlink()
-        else:
+        reason = reason_to_drop(photo.quality, usual) if params.drop_blurred and usual else None
+        if photo.name in copies and reason not in ("TOO_DARK", "TOO_BRIGHT"):
+            reason = "DUPLICATE"
+        if reason is None:
             result.photos.append(photo)
+        else:
+            result.reasons[photo.name] = reason
+            (workspace.outputs / photo.file).unlink()
     return result
+
+
+def _copies(photos: list[Photo]) -> set[str]:
+    """Names of the photos whose file or pixels came before."""
+    copies, seen = set[str](), set[str]()
+    for photo in photos:
+        if {photo.sha256, photo.pixels_sha256} & seen:
+            copies.add(photo.name)
+        seen |= {photo.sha256, photo.pixels_sha256}
+    return copies
 
 
 def _too_few(names: list[str], kept: _Sorted) -> PermanentError:

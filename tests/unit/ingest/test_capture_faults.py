@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.ingest.capture_faults import Rated, capture_warnings, is_hopeless
+from services.ingest.capture_faults import Rated, Usual, capture_warnings, is_hopeless, reason_to_drop
 from services.ingest.photo_quality import PhotoQuality
 
 GOOD = PhotoQuality(sharpness=40.0, crispness=0.35, overexposed=0.0, underexposed=0.0, white=0.02, brightness=-2.0)
@@ -68,3 +68,25 @@ def test_only_what_is_blurred_in_itself_and_beside_the_others_is_dropped() -> No
     assert is_hopeless(blurred, 40.0)
     assert not is_hopeless(blurred, 2.0)
     assert not is_hopeless(replace(GOOD, sharpness=10.0), 400.0)
+
+
+@pytest.mark.parametrize(
+    ("figures", "reason"),
+    [
+        ({"underexposed": 1.0, "brightness": -12.0}, "TOO_DARK"),
+        ({"overexposed": 1.0, "white": 1.0, "brightness": 0.0}, "TOO_BRIGHT"),
+        ({}, "TOO_BLURRED"),
+    ],
+)
+def test_a_photo_without_detail_is_dropped_for_what_took_it(figures: dict[str, float], reason: str) -> None:
+    """Black and white photos have no detail either; a shorter exposure would make a black one worse."""
+    usual = Usual.of([photo.quality for photo in capture()])
+    assert reason_to_drop(replace(GOOD, sharpness=0.01, **figures), usual) == reason
+    assert reason_to_drop(replace(GOOD, **figures), usual) is None
+
+
+@pytest.mark.parametrize("figures", [{"underexposed": 0.9, "brightness": -9.0}, {"overexposed": 0.8, "white": 0.6, "brightness": -0.3}])
+def test_a_capture_that_clips_throughout_is_not_called_blurred(figures: dict[str, float]) -> None:
+    """Its want of detail has one cause, and one advice."""
+    (warning,) = capture_warnings(capture(12, sharpness=0.2, crispness=0.1, **figures))
+    assert warning.code in ("UNDEREXPOSED_PHOTOS", "OVEREXPOSED_PHOTOS")

@@ -18,7 +18,7 @@ from PIL import Image
 from services.ingest.params import IngestParams
 from services.ingest.stage import IngestStage
 from shared.contracts.request import ImageSource, JobRequest
-from shared.errors import PermanentError
+from shared.errors import CODES, PermanentError
 from shared.runtime.workspace import Workspace
 
 Pages = dict[str, tuple[int, dict[str, str], bytes]]
@@ -176,6 +176,16 @@ def test_every_bad_photo_has_its_own_reason(tmp_path: Path) -> None:
     }
 
 
+def test_black_and_white_photos_are_not_called_blurred(tmp_path: Path) -> None:
+    """Also the second black one: to send it once is no help. A second good one is a copy still."""
+    good = {f"{seed}.jpg": encoded(sharp_pixels(seed)) for seed in range(5)}
+    black, white = encoded(np.zeros((480, 640, 3), np.uint8)), encoded(np.full((480, 640, 3), 255, np.uint8))
+    _, reasons = uploaded(tmp_path, good | {"black.jpg": black, "lid on.jpg": black, "white.jpg": white, "copy.jpg": good["0.jpg"]})
+    expected = {"black.jpg": "TOO_DARK", "lid on.jpg": "TOO_DARK", "white.jpg": "TOO_BRIGHT", "copy.jpg": "DUPLICATE"}
+    assert reasons == dict.fromkeys(good) | expected
+    assert "more light" in CODES["TOO_DARK"].hint
+
+
 def test_dropped_photos_leave_no_file(tmp_path: Path) -> None:
     """Only accepted photos are handed on."""
     files = {"a.jpg": encoded(sharp_pixels(1)), "b.jpg": encoded(sharp_pixels(2)), "c.jpg": encoded(sharp_pixels(3))}
@@ -262,6 +272,7 @@ def test_formats_that_are_not_promised_are_refused(tmp_path: Path) -> None:
     files = {f"{kind}.jpg": encoded(sharp_pixels(1), kind) for kind in ("BMP", "GIF", "PPM", "TGA", "ICO", "JPEG2000")}
     _, reasons = uploaded(tmp_path, files)
     assert set(reasons.values()) == {"NOT_AN_IMAGE"}
+    assert all(name in CODES["NOT_AN_IMAGE"].hint for name in ("GIF", "BMP", "AVIF", "JPEG 2000"))
 
 
 def test_larger_photos_are_reduced_and_their_own_size_is_remembered(tmp_path: Path) -> None:
