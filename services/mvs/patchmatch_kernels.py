@@ -91,9 +91,10 @@ _inlined = nb.njit(nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, 
 @_inlined
 def _random(x: int, y: int, salt: int) -> float:
     """A number in −1..1 that depends on the pixel and the salt alone (32-bit mixing)."""
-    h = np.uint32(x) * np.uint32(0x8DA6B343) + np.uint32(y) * np.uint32(0xD8163841) + np.uint32(salt) * np.uint32(0xCB1AB31F)
-    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x7FEB352D)
-    h = (h ^ (h >> np.uint32(15))) * np.uint32(0x846CA68B)
+    # Numba's products of 32 bits have 64: each is cut back.
+    h = np.uint32(np.uint32(x) * np.uint32(0x8DA6B343) + np.uint32(y) * np.uint32(0xD8163841) + np.uint32(salt) * np.uint32(0xCB1AB31F))
+    h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x7FEB352D))
+    h = np.uint32((h ^ (h >> np.uint32(15))) * np.uint32(0x846CA68B))
     h = h ^ (h >> np.uint32(16))
     return np.float32(h) * np.float32(2.0 / 4294967296.0) - np.float32(1.0)
 

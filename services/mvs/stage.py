@@ -23,7 +23,7 @@ class MvsStage:
     """Dense stereo on the CPU."""
 
     name: ClassVar[str] = "mvs"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     Params: ClassVar[type[BaseModel]] = MvsParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"sfm": ("cameras.json", "images/*", "masks/*", "sparse/*")}
 

@@ -68,3 +68,12 @@ def test_the_window_of_both_files_is_the_same() -> None:
     blank = np.where(np.arange(40) < 21, 90, 200).astype(np.uint8) * np.ones((40, 1), np.uint8)
     assert refinement_kernels._window(blank, 18, 20, mine[0], mine[1]) == 0.0
     assert patchmatch_kernels._reference_window(blank, 18, 20, theirs[0], theirs[1]) > 0.0
+
+
+def test_random_numbers_fill_their_interval() -> None:
+    """Evenly over −1..1, unlike from pixel to pixel and salt to salt: planes are drawn with them."""
+    numbers = np.array([[patchmatch_kernels._random(x, y, salt) for x in range(40) for y in range(40)] for salt in (0, 1, 12345)])
+    assert np.abs(numbers).max() <= 1
+    assert np.histogram(numbers, bins=10, range=(-1, 1))[0].min() > 0.08 * numbers.size
+    assert np.abs(np.corrcoef(numbers) - np.eye(3)).max() < 0.1
+    assert np.abs(np.corrcoef(numbers[0, :-1], numbers[0, 1:])[0, 1]) < 0.1
