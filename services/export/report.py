@@ -35,6 +35,7 @@ def build_report(
         }
         facts["coverage"] = camera_coverage(cameras)
         facts["fidelity"] = {"held_out_psnr_db": post.get("held_out_psnr_db")}
+        facts["omissions"] = {name: post.get(name) for name in ("gap_below", "lost_points", "middle_covered")}
     facts["warnings"] = [warning.model_dump(mode="json") for manifest in steps for warning in manifest.report.warnings]
     reasons = judge(facts)
     return {

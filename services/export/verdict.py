@@ -18,6 +18,9 @@ WARN_SURFACE = 0.3  # of a photo's pixels on the object have a depth that other 
 OBJECT_SPAN_DEG = 240.0  # viewing directions around an object; with less, a side of it was never seen
 SCENE_SPAN_DEG = 90.0  # a facade or a relief is photographed from within this, and has no other side
 SAME_PLACE_DEG, SAME_PLACE_BASELINE = 5.0, 0.05  # cameras that look one way from one place
+WARN_GAP = 0.03  # of the diagonal between an object and its support plane: whole models have 0.000
+WARN_LOST = 0.01  # of the confirmed points are not on the model: at most 0.0004 where nothing is missing
+WARN_MIDDLE, FAIL_MIDDLE = 0.7, 0.5  # of what the middle of the photos shows is in the model: 0.99 of good scenes, 0.89 of four photos
 
 # Warnings of earlier steps that say the same as a check here, which knows more.
 _SAID_BY = {"NOT_REGISTERED": "FEW_REGISTERED"}
@@ -137,6 +140,23 @@ def _one_sided(facts: Mapping[str, Any]) -> Reason | None:
     return Reason("warn", "ONE_SIDED", message, "Walk all the way around, with a photo every 15 to 20 degrees.")
 
 
+def _missing_parts(facts: Mapping[str, Any]) -> Reason | None:
+    """What must be there or was seen there, and is not in the model: the worst of three signs."""
+    found = facts.get("omissions", {})
+    gap, lost, middle = (found.get(name) for name in ("gap_below", "lost_points", "middle_covered"))
+    hint = "Take more photos, closer, all around and from low down, with 60 to 80 % overlap; `balanced` or `quality` finds thinner parts."
+    if middle is not None and middle < WARN_MIDDLE:
+        message = f"The model has {100 * middle:.0f} % of what the middle of the photos shows: what they look at is missing."
+        return Reason("fail" if middle < FAIL_MIDDLE else "warn", "MISSING_PARTS", message, hint)
+    if gap is not None and gap > WARN_GAP:
+        message = f"The model hovers {100 * gap:.0f} % of its size above the ground: what it stands on, legs or a foot, is missing."
+        return Reason("warn", "MISSING_PARTS", message, hint)
+    if lost is not None and lost > WARN_LOST:
+        message = f"{100 * lost:.1f} % of the points that photos confirm on the object are not on the model: parts are missing."
+        return Reason("warn", "MISSING_PARTS", message, hint)
+    return None
+
+
 _CHECKS: tuple[Callable[[Mapping[str, Any]], Reason | None], ...] = (
     _registered,
     _few_images,
@@ -145,5 +165,6 @@ _CHECKS: tuple[Callable[[Mapping[str, Any]], Reason | None], ...] = (
     _surface,
     _fidelity,
     _unseen,
+    _missing_parts,
     _one_sided,
 )

@@ -167,7 +167,7 @@ def _parts(
     found = np.zeros(len(points), bool)
     if not members:
         return found
-    under = _outline(points[kept], plane, extent)
+    under = outline(points[kept], plane, extent)
     new = np.flatnonzero(kept)
     while members and len(new):
         tree = cKDTree(points[new[:: max(1, len(new) // PART_SAMPLE)]])
@@ -179,7 +179,7 @@ def _parts(
     return found
 
 
-def _outline(points: Floats, plane: Plane, extent: float) -> Callable[[Floats], NDArray[np.bool_]]:
+def outline(points: Floats, plane: Plane, extent: float) -> Callable[[Floats], NDArray[np.bool_]]:
     """A function that tells which points n×3 lie within the outline, seen along the plane's normal, of these."""
     axes = np.linalg.svd(plane.normal[None])[2][1:]
     flat, cell = points @ axes.T, PART_GAP / 2 * extent

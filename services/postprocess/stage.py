@@ -28,7 +28,7 @@ class PostprocessStage:
     """A dense cloud, cameras and photos in; one clean, textured mesh and its place in the model's frame out."""
 
     name: ClassVar[str] = "postprocess"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     Params: ClassVar[type[BaseModel]] = PostprocessParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "sfm": ("cameras.json", "images/*", "masks/*"),
@@ -39,6 +39,7 @@ class PostprocessStage:
         """Writes mesh.npz, texture.png, similarity.json and pointcloud.ply (README.md has their layouts)."""
         import shared.lean_open3d  # noqa: F401  before the modules that import open3d
         from services.postprocess.capture import read_cameras, read_cloud, write_cloud
+        from services.postprocess.omissions import find_omissions
 
         params = reduced(params, workspace.reduction)
         workspace.progress(0.0, "Reading the dense cloud")
@@ -52,7 +53,8 @@ class PostprocessStage:
         write_cloud(workspace.outputs / "pointcloud.ply", subject.cloud)
         built = build_mesh(subject, cameras, params, workspace)
         mesh, refined = refine_mesh(built.mesh, subject, cameras, params, workspace)
-        summary = refined | dress(mesh, subject, cameras, params, workspace)
+        lacking = find_omissions(mesh, cloud, subject, cameras, free_space_of(cameras, workspace)).as_summary()
+        summary = refined | lacking | dress(mesh, subject, cameras, params, workspace)
         return StageReport(
             summary={
                 "points": len(subject.cloud),

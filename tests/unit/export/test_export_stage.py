@@ -115,6 +115,7 @@ GOOD: dict[str, Any] = {
     "cameras": {"reprojection_error_px": 0.5, "track_length": 5.0},
     "fidelity": {"held_out_psnr_db": 30.0},
     "texture": {"seen": 0.9},
+    "omissions": {"gap_below": 0.001, "lost_points": 0.0004, "middle_covered": 0.89},
 }
 
 
@@ -136,6 +137,10 @@ def test_a_good_capture_passes() -> None:
         ({"fidelity": {"held_out_psnr_db": 15.0}}, "LOW_FIDELITY", "warn"),
         ({"fidelity": {"held_out_psnr_db": 5.0}}, "LOW_FIDELITY", "fail"),
         ({"texture": {"seen": 0.3}}, "MUCH_UNSEEN", "warn"),
+        ({"omissions": {"gap_below": 0.33, "lost_points": 0.003, "middle_covered": None}}, "MISSING_PARTS", "warn"),
+        ({"omissions": {"gap_below": 0.0, "lost_points": 0.05, "middle_covered": None}}, "MISSING_PARTS", "warn"),
+        ({"omissions": {"gap_below": None, "lost_points": None, "middle_covered": 0.6}}, "MISSING_PARTS", "warn"),
+        ({"omissions": {"gap_below": None, "lost_points": None, "middle_covered": 0.36}}, "MISSING_PARTS", "fail"),
         ({"coverage": spread(165), "mesh": {"isolated": True}}, "ONE_SIDED", "warn"),
         ({"coverage": spread(100), "mesh": {"isolated": False}}, "ONE_SIDED", "warn"),
         ({"coverage": spread(0, 1.0, 0.01), "mesh": {"isolated": False}}, "CAMERA_DID_NOT_MOVE", "fail"),

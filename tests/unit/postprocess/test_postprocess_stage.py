@@ -132,6 +132,7 @@ def test_the_report_has_its_numbers(animal: Result) -> None:
     """What export puts into report.json; photos kept out are predicted well on a made scene."""
     summary = animal.report.summary
     assert summary["isolated"] is True
+    assert (summary["gap_below"], summary["lost_points"], summary["middle_covered"]) == (0.0, 0.0, None)
     assert summary["watertight"] is True
     assert summary["held_out_psnr_db"] > 28
     assert 0.6 < summary["texture_seen"] <= 1
@@ -149,6 +150,7 @@ def test_a_scene_is_kept_whole(wall: Result) -> None:
     """Nothing is isolated, the wall keeps its extent, open and upright, in the photographers' frame."""
     extent = np.ptp(wall.vertices, axis=0)
     assert wall.report.summary["isolated"] is False
+    assert wall.report.summary["middle_covered"] > 0.95
     assert extent[0] > 1.45
     assert extent[2] > 0.9
     assert (np.array(wall.similarity["R"]) @ wall.truth.up_world)[1] > 0.95
