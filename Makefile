@@ -15,7 +15,7 @@ SHARED ?= $(abspath ..)/shared
 SERVICES := ingest segmentation sfm mvs postprocess export webhooks
 SCALES := $(foreach s,$(SERVICES),$(if $($(s)),$(s)=$($(s))))
 
-.PHONY: help setup servers demo test lint types imports simulate unit contract integration security e2e acceptance serve up down logs scale generate bench bench-all bench-served chaos key clean
+.PHONY: help setup servers demo test lint types imports simulate unit contract integration security e2e fuzz acceptance serve up down logs scale generate bench bench-all bench-served chaos key clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,9 @@ unit contract integration security e2e: servers ## one kind of tests
 
 chaos: servers ## every process killed at every point, and a thousand jobs in a storm
 	$(RUN) -m pytest tests/chaos --chaos full
+
+fuzz: setup ## N requests against the HTTP surface, and as many values for each message, manifest and file parser: N=100000
+	MESHWORK_TEST_FUZZ=$(or $(N),100000) $(RUN) -m pytest tests/security/test_fuzzed_api.py tests/security/test_fuzzed_readers.py --timeout 0
 
 acceptance: servers ## the customer's tests against the embedded mode and the native mesh
 	$(RUN) -m deploy.acceptance "$(SHARED)/acceptance" --mode embedded
