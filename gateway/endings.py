@@ -57,7 +57,7 @@ async def end_job(rows: Rows, job: Job, steps: Sequence[StepRow], ending: Ending
     if ending.status != "completed":
         rows.to_outbox(job.id, "stop", {"reason": ending.status})
     await add_webhook(rows, job, f"job.{ending.status}", links)
-    rows.outbox_grew = True  # a place in flight is free: the relay may let the next job in
+    rows.wakes.add("publish")  # a place in flight is free: the relay may let the next job in
     return True
 
 

@@ -8,7 +8,7 @@ A crash between carrying out and marking repeats the row: every effect is one th
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 from functools import partial
 
@@ -60,9 +60,10 @@ class Relay:
         """Works what is due now, to the end of each job's rows; how many rows were carried out. For tests and tools."""
         return sum([await lane.run_once() for lane in self._lanes])
 
-    def _wake(self) -> None:
+    def _wake(self, kinds: Collection[str]) -> None:
         for lane in self._lanes:
-            lane.wakeup.set()
+            if not set(lane.kinds).isdisjoint(kinds):
+                lane.wakeup.set()
 
 
 async def _no_admission(rows: Rows) -> int:

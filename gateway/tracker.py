@@ -48,7 +48,7 @@ class Tracker:
         self._links = links
         self._linger_s = linger_s
         self._waiting: asyncio.Queue[_Item] = asyncio.Queue()
-        self._held: set[asyncio.Event] = set()
+        self._held: dict[asyncio.Event, None] = {}  # in the order of receipt
         self._subscription: Subscription | None = None
         self._loop_task: asyncio.Task[None] | None = None
 
@@ -67,17 +67,17 @@ class Tracker:
         if self._subscription is not None:
             await self._subscription.cancel()
         await stop_tasks(self._loop_task)
-        for settled in self._held:
+        for settled in list(self._held):
             settled.set()  # lets the handlers return; unacked, the messages stay the broker's
 
     async def _receive(self, delivery: Delivery) -> None:
         item = _Item(delivery)
-        self._held.add(item.settled)
+        self._held[item.settled] = None
         self._waiting.put_nowait(item)
         try:
             await item.settled.wait()
         finally:
-            self._held.discard(item.settled)
+            del self._held[item.settled]
 
     async def _run(self) -> None:
         while True:

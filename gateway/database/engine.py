@@ -10,7 +10,7 @@ Whoever changes a job locks its row first (`FOR UPDATE`; on SQLite the one write
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -43,12 +43,12 @@ class Rows:
     def __init__(self, session: AsyncSession, now: datetime) -> None:
         self.session = session
         self.now = now
-        self.outbox_grew = False
+        self.wakes: set[str] = set()  # kinds of outbox rows for which the relay looks once this is committed
 
     def to_outbox(self, job_id: str, kind: str, payload: dict[str, Any], due_at: datetime | None = None) -> None:
         """Adds work for the relay, due now unless said otherwise; it wakes when the transaction is committed."""
         self.session.add(OutboxRow(job_id=job_id, kind=kind, payload=payload, due_at=due_at or self.now))
-        self.outbox_grew = True
+        self.wakes.add(kind)
 
 
 class Database:
@@ -60,7 +60,7 @@ class Database:
     def __init__(self, engine: AsyncEngine, clock: Clock | None = None) -> None:
         self.engine = engine
         self._clock = clock
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[Collection[str]], None]] = []
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._writer = asyncio.Lock()
         self._write_engine = engine.execution_options(meshwork_write=True)
@@ -70,8 +70,8 @@ class Database:
         """Whether there is one writer at a time."""
         return self._is_sqlite
 
-    def on_outbox(self, listener: Callable[[], None]) -> None:
-        """Calls `listener` after each commit in this process that added work for the relay."""
+    def on_outbox(self, listener: Callable[[Collection[str]], None]) -> None:
+        """Calls `listener` with kinds of rows after each commit in this process that added work for the relay."""
         self._listeners.append(listener)
 
     @asynccontextmanager
@@ -85,13 +85,13 @@ class Database:
         """A transaction that is committed when the block ends without an error."""
         async with self._writer if self._is_sqlite else contextlib.nullcontext(), self._transaction(self._write_engine) as rows:
             yield rows
-        if rows.outbox_grew:
-            self.wake_relay()
+        if rows.wakes:
+            self.wake_relay(rows.wakes)
 
-    def wake_relay(self) -> None:
-        """There may be work for the relay."""
+    def wake_relay(self, kinds: Collection[str]) -> None:
+        """There may be work of these kinds for the relay."""
         for listener in self._listeners:
-            listener()
+            listener(kinds)
 
     async def ping(self) -> None:
         """Raises DependencyUnavailable unless the database answers."""

@@ -140,6 +140,7 @@ async def remove_job(rows: Rows, job_id: str) -> None:
     await rows.session.execute(delete(Job).where(Job.id == job_id))
     rows.to_outbox(job_id, "purge", {})
     rows.to_outbox(job_id, "purge", {}, due_at=rows.now + SECOND_PURGE)
+    rows.wakes.add("publish")  # its place in flight is free
 
 
 async def decide(rows: Rows, job_id: str, status: str, among: tuple[str, ...]) -> bool:

@@ -75,7 +75,7 @@ class WebhookConsumer:
         self._hosts = HostTurns(settings.webhook_calls_per_host)
         self._subscription: Subscription | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Task[None], None] = {}  # in the order of receipt
         self._stopping = False
 
     async def start(self) -> None:
@@ -91,7 +91,8 @@ class WebhookConsumer:
             with contextlib.suppress(MeshworkError):
                 await self._subscription.cancel()
         if self._under_way:
-            _, late = await asyncio.wait(self._under_way, timeout=self._settings.grace_s)
+            done, _ = await asyncio.wait(self._under_way, timeout=self._settings.grace_s)
+            late = [task for task in self._under_way if task not in done]
             for task in late:
                 task.cancel()  # the broker gives its message to somebody else
             await asyncio.gather(*late, return_exceptions=True)
@@ -110,8 +111,8 @@ class WebhookConsumer:
         """One delivery, from receipt to settlement. Raises LeaseLost when the broker took it back."""
         task = asyncio.current_task()
         if task is not None:
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self._under_way[task] = None
+            task.add_done_callback(lambda done: self._under_way.pop(done, None))
         settling = Settling(self._broker, delivery, self._patience)
         message = read_message(delivery)
         if isinstance(message, Unreadable):
