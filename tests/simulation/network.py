@@ -14,6 +14,7 @@ from tests.simulation.plan import Mishap, Plan, pause
 
 Value = TypeVar("Value")
 
+_CALLER_PAUSE_S = 30.0
 NOTHING: Mapping[str, Callable[[], object]] = {}
 WORLD = "world"
 PROCESS: contextvars.ContextVar[str] = contextvars.ContextVar("process", default=WORLD)
@@ -146,4 +147,4 @@ async def until_calm(action: Callable[[], Awaitable[Value]]) -> Value:
         try:
             return await action()
         except DependencyUnavailable:
-            await asyncio.sleep(10.0)
+            await asyncio.sleep(_CALLER_PAUSE_S)

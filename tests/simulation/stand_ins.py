@@ -18,6 +18,7 @@ from tests.simulation.network import Network
 STEPS = ("ingest", "sfm", "export")
 LINEAGE = "lineage.json"
 RESULT = "model.glb"
+_TELLS_PROGRESS = 0.3  # share of computations
 
 
 class SimulatedFolder(WorkFolder):
@@ -41,7 +42,8 @@ class SimulatedCompute:
 
     async def run(self, task: ComputeTask, on_progress: OnProgress) -> Computed:
         await asyncio.sleep(self.rng.choice((0.01, 1.0, 5.0, 40.0)))
-        await on_progress(0.5, "half")
+        if self.rng.random() < _TELLS_PROGRESS:
+            await on_progress(0.5, "half")
         await asyncio.sleep(self.rng.choice((0.01, 1.0, 5.0)))
         self._fail_perhaps()
         last = self.stage == STEPS[-1]

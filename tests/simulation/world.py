@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import random
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -182,11 +183,11 @@ class World:
     def _held(self) -> list[Message]:
         return [message for process in self._living.values() for message in process.broker.held()]
 
-    def _wake_a_relay(self) -> None:
+    def _wake_a_relay(self, kinds: Collection[str]) -> None:
         """Callers talk to some gateway, and its relay knows at once."""
         for role, process in self.processes.items():
             if role.startswith(GATEWAY) and process.rows is not None:
-                process.context.copy().run(process.rows.database.wake_relay)
+                process.context.copy().run(process.rows.database.wake_relay, kinds)
                 return
 
     def _take_away(self, dependency: str, seconds: float) -> None:
