@@ -10,7 +10,7 @@ import numpy as np
 from services.segmentation.backdrop import BackdropSegmenter
 from services.segmentation.mask import Image, Segmenter
 from services.segmentation.params import SegmentationParams
-from services.segmentation.still_camera import COMPARED_AT_PX, Grey, still_groups
+from services.segmentation.still_camera import COMPARED_AT_PX, Grey, nothing_moved, still_groups
 from services.segmentation.turntable import MOST_PHOTOS, Background, TurntableSegmenter
 
 SegmenterOf = Callable[[int], Segmenter | None]  # by index of the photo
@@ -30,6 +30,13 @@ def tripod_groups(files: Sequence[Path]) -> list[list[int]]:
     """Indices of the photos from each place of a camera that stood still; none unless most photos are from such places."""
     groups = still_groups([_thumbnail(path) for path in files])
     return groups if sum(map(len, groups)) >= MIN_SHARE * len(files) else []
+
+
+def all_show_the_same(files: Sequence[Path], groups: Sequence[Sequence[int]]) -> bool:
+    """Whether nothing moved before a camera that stood still. `groups`: of `tripod_groups`; False where there are none."""
+    members = sorted(index for group in groups for index in group)
+    place = {index: i for i, index in enumerate(members)}
+    return nothing_moved([_thumbnail(files[index]) for index in members], [[place[index] for index in group] for group in groups])
 
 
 def auto_segmenters(files: Sequence[Path], groups: Sequence[Sequence[int]], params: SegmentationParams) -> SegmenterOf:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import cv2
 from pydantic import BaseModel
 
-from services.segmentation.auto import MIN_SHARE, SegmenterOf, auto_segmenters, read_photo, tripod_groups
+from services.segmentation.auto import MIN_SHARE, SegmenterOf, all_show_the_same, auto_segmenters, read_photo, tripod_groups
 from services.segmentation.mask import ObjectMask
 from services.segmentation.onnx_model import OnnxSegmenter, find_model
 from services.segmentation.params import SegmentationParams
@@ -25,7 +25,7 @@ class SegmentationStage:
     """Makes masks; never paints them into photos."""
 
     name: ClassVar[str] = "segmentation"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     Params: ClassVar[type[BaseModel]] = SegmentationParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"ingest": ("photos.json", "photos/*")}
 
@@ -40,7 +40,8 @@ class SegmentationStage:
             found.provider = _segment(workspace, params, files, found)
             if params.mode != "onnx" and len(found.masks) < MIN_SHARE * len(photos):
                 found.discard(workspace.outputs)
-        listing = {"mode": params.mode, "still_camera": bool(groups), "masks": found.masks}
+        found.same_view = not found.masks and all_show_the_same(files, groups)
+        listing = {"mode": params.mode, "still_camera": bool(groups), "same_view": found.same_view, "masks": found.masks}
         (workspace.outputs / "masks.json").write_text(json.dumps(listing, indent=1))
         return _report(params, found)
 
@@ -51,6 +52,7 @@ class _Found:
 
     names: list[str]
     still: list[list[int]]
+    same_view: bool = False  # nothing moved before that camera
     masks: dict[str, dict[str, Any]] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     provider: str | None = None
@@ -115,12 +117,17 @@ def _report(params: SegmentationParams, found: _Found) -> StageReport:
 
 
 def _warnings(params: SegmentationParams, found: _Found) -> Iterator[Warning]:
-    if found.unused:
+    if found.unused and not found.same_view:
         message = f"No mask that can be trusted for {len(found.unused)} photos, which are used whole: {listed(found.unused)}."
         hint = "Use a plain backdrop that differs from the object, or a model."
         yield Warning(code="MASK_UNUSED", message=message, hint=hint, photos=tuple(found.unused))
     if found.still and not found.masks:
         names = [found.names[index] for group in found.still for index in group]
+        if found.same_view:
+            message = f"The camera stood still and nothing moved: these photos show the same view: {listed(names)}."
+            hint = "Walk around the object: take each photo from another place, in steps of 10 to 15 degrees."
+            yield Warning(code="SAME_VIEW", message=message, hint=hint, photos=tuple(names))
+            return
         message = f"The camera stood still while the object turned or moved, before a background that did not, in {listed(names)}."
         again = "Send them again with options.segmentation.mode `turntable`, which leaves the background out; or "
         instead = again if params.mode == "none" else ""

@@ -18,6 +18,7 @@ _HIGH_PASS_PX = 3.0  # shading and out-of-focus shapes look alike from neighbour
 _TEXTURED = 5.0  # grey levels: twice the noise of a phone's photo
 _AGREES = 0.7  # correlation of a block with the same place in the other photo
 _SAME_PLACE = 0.4  # of the textured blocks: the object, its shadow and its turntable may fill the rest
+_SAME_VIEW = 0.97  # of the blocks with texture in either photo: what moves takes its outline along
 _LEAST_TEXTURED = 0.04  # of all blocks: fewer tell nothing
 _MANY_PLACES = 8  # so many places among the first photos: a camera that moves
 
@@ -50,6 +51,17 @@ def still_groups(photos: Sequence[Grey]) -> list[list[int]]:
     return sorted((group for group in groups if len(group) >= 3), key=len, reverse=True)
 
 
+def nothing_moved(photos: Sequence[Grey], groups: Sequence[Sequence[int]]) -> bool:
+    """Whether all photos of each group show the same, not their background alone: then no object turned either."""
+    for first, *others in groups:
+        leader = _blocks(photos[first])
+        if any(
+            _agreement(leader, blocks, leader.textured | blocks.textured) < _SAME_VIEW for blocks in (_blocks(photos[i]) for i in others)
+        ):
+            return False
+    return bool(groups)
+
+
 def _blocks(grey: Grey) -> _Blocks:
     fine = grey.astype(np.float32) - cv2.GaussianBlur(grey.astype(np.float32), (0, 0), _HIGH_PASS_PX)
     rows, columns = grey.shape[0] // _BLOCK_PX, grey.shape[1] // _BLOCK_PX
@@ -66,5 +78,10 @@ def _same_place(one: _Blocks, other: _Blocks) -> bool:
     textured = one.textured & other.textured
     if textured.mean() < _LEAST_TEXTURED:
         return False
-    correlation = np.einsum("ni,ni->n", one.values[textured], other.values[textured])
-    return float((correlation > _AGREES).mean()) > _SAME_PLACE
+    return _agreement(one, other, textured) > _SAME_PLACE
+
+
+def _agreement(one: _Blocks, other: _Blocks, among: NDArray[np.bool_]) -> float:
+    """Share of these blocks that look alike in both photos."""
+    correlation = np.einsum("ni,ni->n", one.values[among], other.values[among])
+    return float((correlation > _AGREES).mean())

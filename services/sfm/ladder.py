@@ -9,16 +9,19 @@ from services.sfm.features import Features, extract_features, feature_scale
 from services.sfm.intrinsics import CameraGroup
 from services.sfm.keypoint_refinement import Refinement
 from services.sfm.mapping import Component, MappingTask, map_globally, map_incrementally
-from services.sfm.matching import linked_pairs, match_pairs, median_movement_px, write_database
+from services.sfm.matching import flat_share, linked_pairs, match_pairs, median_movement_px, write_database
 from services.sfm.pair_ranking import Pairs, largest_group
 from services.sfm.pairs import select_pairs
 from services.sfm.params import SfmParams
 from services.sfm.photos import Photo
+from shared.contracts.manifest import Warning
 from shared.thread_count import thread_count
 
 Progress = Callable[[float, str], None]
 
 STILL_PX = 1.0  # a tripod's background moves by 0.05 px, a hand that stays in one place by several
+
+FLAT_SHARE = 0.95  # of the linked pairs; 0.4 to 0.7 in captures with depth, whose pairs of few matches look flat by chance
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Search:
     links: Pairs = field(default_factory=list)  # pairs with verified matches in the latest attempt, as indices of the photos
     refinement: Refinement | None = None  # of the best component; None where it did not help
     stood_still: bool = False  # the camera, by its photos' background, which no mask leaves out
+    flat: bool = False  # in the latest attempt one homography explains each pair: photos from one place, or of one plane
+    measured: tuple[Warning, ...] = ()  # what ingest found wrong with photos that may keep them from being placed
 
     @property
     def fixed_cameras(self) -> frozenset[int]:
@@ -122,6 +127,7 @@ def attempt(search: Search, resolution: Resolution, name: str, span: tuple[float
     pairs = select_pairs(features, search.params, resolution.thorough)
     match_pairs(database, search.photos, pairs, scale, search.params.random_seed, part(0.4, 0.8, "matching photos"))
     search.links, search.seen_counts = linked_pairs(database), counts
+    search.flat = flat_share(database) >= FLAT_SHARE
     still = search.stood_still and median_movement_px(database) < STILL_PX
     seen = Seen(len(search.links), any(f.capped for f in features), still)
     if seen.linked_pairs and not seen.still:

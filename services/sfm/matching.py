@@ -14,6 +14,8 @@ from shared.thread_count import thread_count
 
 BATCH = 200  # pairs between two words on progress
 LINK = 25  # matches that agree: photos that have nothing in common reach 20 by chance
+_Kind = pycolmap.TwoViewGeometryConfiguration
+FLAT = {int(kind) for kind in (_Kind.PLANAR, _Kind.PANORAMIC, _Kind.PLANAR_OR_PANORAMIC)}
 MAX_TRIALS = 2000  # of RANSAC: enough for the seven points of a pair with 45 % inliers. COLMAP's 10,000 found no further pair in real
 # photos, and took half a second for each pair of photos that do not overlap.
 
@@ -73,6 +75,15 @@ def median_movement_px(database: Path) -> float:
     opened.close()
     medians = [np.median(np.linalg.norm(places[i][m[:, 0]] - places[j][m[:, 1]], axis=1)) for (i, j), m in agreeing]
     return float(np.median(medians)) if medians else 0.0
+
+
+def flat_share(database: Path) -> float:
+    """Share of the linked pairs whose matches one homography explains, so that they tell nothing of depth; 0 without any."""
+    opened = pycolmap.Database.open(database)
+    _, geometries = opened.read_two_view_geometries()
+    opened.close()
+    kinds = [geometry.config for geometry in geometries if len(geometry.inlier_matches) >= LINK]
+    return sum(int(kind) in FLAT for kind in kinds) / len(kinds) if kinds else 0.0
 
 
 def linked_pairs(database: Path) -> Pairs:

@@ -53,10 +53,18 @@ def read_photos(ingest: Path, segmentation: Path) -> list[Photo]:
     ]
 
 
-def still_camera(segmentation: Path) -> str | None:
-    """How segmentation looked for masks (its `mode`) where it found that the camera stood still; its folder may be missing."""
+@dataclass(frozen=True)
+class StillCamera:
+    """A camera that stood still, as segmentation found it. `mode`: how it looked for masks; `same_view`: nothing moved either."""
+
+    mode: str
+    same_view: bool = False
+
+
+def still_camera(segmentation: Path) -> StillCamera | None:
+    """What segmentation said of a camera that stood still, if it did; its folder may be missing."""
     listing = _listing(segmentation)
-    return str(listing.get("mode", "none")) if listing.get("still_camera") else None
+    return StillCamera(str(listing.get("mode", "none")), bool(listing.get("same_view"))) if listing.get("still_camera") else None
 
 
 def _masks(segmentation: Path) -> dict[str, Path]:

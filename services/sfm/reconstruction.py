@@ -6,9 +6,9 @@ from services.sfm.cameras_file import write_cameras
 from services.sfm.colmap import pycolmap
 from services.sfm.intrinsics import camera_groups
 from services.sfm.ladder import Search, climb
-from services.sfm.missing_photos import causes
+from services.sfm.missing_photos import causes, measured_faults
 from services.sfm.params import SfmParams
-from services.sfm.photos import Photo, read_photos, still_camera
+from services.sfm.photos import Photo, StillCamera, read_photos, still_camera
 from services.sfm.refinement import refine
 from services.sfm.report import failure_report, success_report
 from services.sfm.undistortion import undistort
@@ -25,6 +25,7 @@ BACKDROP_HINT = (
     "The object could not be told from the background: use a plain backdrop that differs from it, without texture; or walk around the "
     "object instead of turning it."
 )
+SAME_VIEW_HINT = "Walk around the object: take each photo from another place, in steps of 10 to 15 degrees."
 LADDER_SHARE, REFINED_SHARE = 0.85, 0.95  # of the stage's progress when the ladder, and when the refinement, is done
 
 
@@ -37,18 +38,19 @@ def reconstruct(workspace: Workspace, params: SfmParams) -> StageReport:
     scratch.mkdir()
     groups = camera_groups(photos, params)
     search = Search(photos, groups, params, scratch, lambda done, message: workspace.progress(LADDER_SHARE * done, message))
-    masked_by = still_camera(workspace.inputs("segmentation"))
-    search.stood_still = masked_by is not None and not any(photo.mask for photo in photos)
+    search.measured = measured_faults(workspace.earlier_steps())
+    tripod = still_camera(workspace.inputs("segmentation"))
+    search.stood_still = tripod is not None and not any(photo.mask for photo in photos)
     climb(search, workspace.reduction)
-    refuse_too_few(search, masked_by)
+    refuse_too_few(search, tripod)
     workspace.progress(LADDER_SHARE, "refining cameras")
     refine(search, params, workspace.reduction)
     write_outputs(workspace, search, params)
     return success_report(search)
 
 
-def refuse_too_few(search: Search, masked_by: str | None) -> None:
-    """Raises PermanentError unless enough photos are placed; `masked_by`: segmentation's mode, where the camera stood still."""
+def refuse_too_few(search: Search, tripod: StillCamera | None) -> None:
+    """Raises PermanentError unless enough photos are placed; `tripod`: where the camera stood still."""
     placed = search.components[0].registered if search.components else 0
     total = len(search.photos)
     if placed >= max(MIN_REGISTERED, search.params.min_registered * total):
@@ -58,11 +60,19 @@ def refuse_too_few(search: Search, masked_by: str | None) -> None:
     message = (
         f"Only {placed} of {total} photos could be placed; not these: {lost}." if placed else f"None of the {total} photos could be placed."
     )
-    if search.stood_still:
-        message += " The camera stood still before a background that did not move."
-    tripod_hint = MASKS_HINT if masked_by == "none" else BACKDROP_HINT  # the mode is no help where its masks could not be trusted
-    hint = tripod_hint if search.stood_still else " ".join(cause.hint for cause in causes(search))
+    hint = " ".join(dict.fromkeys(cause.hint for cause in causes(search)))
+    if search.stood_still and tripod is not None:
+        before, hint = _tripod_words(tripod)
+        message += f" The camera stood still{before}."
     raise PermanentError("TOO_FEW_REGISTERED", message, hint, report)
+
+
+def _tripod_words(tripod: StillCamera) -> tuple[str, str]:
+    """How the sentence on a camera that stood still goes on, and the hint."""
+    if tripod.same_view:
+        return ", and nothing moved before it", SAME_VIEW_HINT
+    hint = MASKS_HINT if tripod.mode == "none" else BACKDROP_HINT  # the mode is no help where its masks could not be trusted
+    return " before a background that did not move", hint
 
 
 def write_outputs(workspace: Workspace, search: Search, params: SfmParams) -> None:

@@ -12,7 +12,7 @@ class SfmStage:
     """Places every photo that can be placed in one frame, and straightens it."""
 
     name: ClassVar[str] = "sfm"
-    version: ClassVar[str] = "5"
+    version: ClassVar[str] = "6"
     Params: ClassVar[type[SfmParams]] = SfmParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "ingest": ("photos.json", "photos/*"),

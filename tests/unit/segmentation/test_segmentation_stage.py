@@ -52,7 +52,7 @@ def model(**fields: object) -> SegmentationParams:
 def test_no_masks_unless_asked_for(tmp_path: Path) -> None:
     """The default leaves photos whole, without a warning."""
     report, masks = run(tmp_path, [photo_of_a_disc(0)[0]], SegmentationParams())
-    assert masks == {"mode": "turntable", "still_camera": False, "masks": {}}
+    assert masks == {"mode": "turntable", "still_camera": False, "same_view": False, "masks": {}}
     assert report.warnings == ()
 
 

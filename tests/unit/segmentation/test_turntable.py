@@ -99,6 +99,17 @@ def test_without_masks_a_still_camera_is_a_warning(tmp_path: Path) -> None:
     assert "options.segmentation.mode `turntable`" in warning.hint
 
 
+@pytest.mark.parametrize("mode", ["none", "turntable", "auto"])
+def test_a_scene_in_which_nothing_moves_is_no_moving_object(tmp_path: Path, mode: str) -> None:
+    """The same view again and again, but for noise: the advice is to walk, and neither masks nor a backdrop."""
+    noise = [np.random.default_rng(i).normal(0, 4, (*SIZE, 3)) for i in range(6)]
+    photos = [np.clip(texture(99) + values, 0, 255).astype(np.uint8) for values in noise]
+    report, masks = run(tmp_path, photos, SegmentationParams.model_validate({"mode": mode}))
+    (warning,) = report.warnings
+    assert (warning.code, len(warning.photos), masks["masks"], masks["same_view"]) == ("SAME_VIEW", 6, {}, True)
+    assert "another place" in warning.hint
+
+
 @pytest.mark.parametrize("mode", ["none", "turntable"])
 def test_photos_of_a_walk_get_no_masks(tmp_path: Path, mode: str) -> None:
     """And nothing is said about it."""

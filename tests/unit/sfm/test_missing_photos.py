@@ -4,10 +4,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from services.sfm.ladder import Search
-from services.sfm.missing_photos import causes
+from services.sfm.missing_photos import causes, measured_faults
 from services.sfm.params import SfmParams
 from services.sfm.photos import Photo
+from shared.contracts.manifest import Manifest, StageReport, Warning
 
 
 def search_of(
@@ -32,8 +35,8 @@ def test_each_photo_has_one_reason() -> None:
     links = [*((i, i + 1) for i in range(4)), (7, 8), (4, 9)]
     found = causes(search_of(set(range(5)), links, [100.0] * 5 + [5.0] + [100.0] * 4, [2000] * 6 + [20] + [2000] * 3))
     assert [cause.photos for cause in found] == [("p5",), ("p6",), ("p7", "p8"), ("p9",)]
-    assert [word in cause.message for cause, word in zip(found, ("sharp", "texture", "each other", "moved"), strict=True)] == [True] * 4
-    assert found[2].message == "2 photos that overlap with each other but not with the rest: p7, p8."
+    assert [word in cause.message for cause, word in zip(found, ("sharp", "texture", "not placed", "moved"), strict=True)] == [True] * 4
+    assert found[2].message == "2 photos with overlap among those that were not placed only: p7, p8."
 
 
 def test_photos_without_any_link_are_told_to_overlap() -> None:
@@ -47,3 +50,27 @@ def test_without_a_model_linked_photos_overlap_with_each_other_only() -> None:
     """No part of them was placed, so there is no rest; the advice is to lead from one to the next."""
     found = causes(search_of(set(), [(i, i + 1) for i in range(9)]))
     assert len(found) == 1 and "steps" in found[0].hint
+    assert "rest" not in found[0].message and "others" not in found[0].hint
+
+
+@pytest.mark.parametrize("cause", ["flat", "stood_still"])
+def test_photos_from_one_place_are_told_to_move(cause: str) -> None:
+    """All overlap, and nothing in them tells depth: more of them would not help."""
+    search = search_of(set(), [(i, i + 1) for i in range(9)])
+    setattr(search, cause, True)
+    (found,) = causes(search)
+    assert "one place" in found.message and "another place" in found.hint
+
+
+@pytest.mark.parametrize("code", ["UNDEREXPOSED_PHOTOS", "OVEREXPOSED_PHOTOS", "BLURRED_PHOTOS"])
+def test_what_ingest_measured_comes_first(code: str) -> None:
+    """A dark photo has hardly any features: more light is the advice for it, a newspaper for the plain one beside it."""
+    warning = Warning(code=code, message="seen", hint="mend this", photos=("p0", "p1"))
+    ingest = Manifest(
+        job_id="j", step="ingest", position=0, stage="ingest", stage_version="1", attempt="a", report=StageReport(warnings=(warning,))
+    )
+    search = search_of(set(), [], counts=[3] * 10)
+    search.measured = measured_faults([ingest])
+    first, second = causes(search)
+    assert (first.photos, first.hint) == (("p0", "p1"), "mend this")
+    assert "newspaper" in second.hint and "p0" not in second.message

@@ -214,6 +214,28 @@ def test_masks_that_could_not_be_trusted_are_not_advised_again(tmp_path: Path, m
     assert "plain backdrop" in failed.value.hint and "`turntable`" not in failed.value.hint
 
 
+def test_where_nothing_moved_the_advice_is_to_walk(tmp_path: Path) -> None:
+    """No masks help photos that all show the same view."""
+    (tmp_path / "masks.json").write_text(json.dumps({"mode": "turntable", "still_camera": True, "same_view": True, "masks": {}}))
+    photos = [Photo(f"{i}.jpg", tmp_path / f"{i}.jpg", 640, 480, 640, 480) for i in range(6)]
+    search = Search(photos, [], SfmParams(), tmp_path, lambda done, message: None, stood_still=True)
+    with pytest.raises(PermanentError, match="nothing moved") as failed:
+        refuse_too_few(search, still_camera(tmp_path))
+    assert "Walk around" in failed.value.hint and "back" not in failed.value.hint
+
+
+def test_a_camera_that_turns_on_the_spot_is_told_so(tmp_path: Path) -> None:
+    """Photos of one scene by pure rotations: every pair fits a homography, and no camera can be placed."""
+    views, wide = [View(np.zeros(3), np.eye(3), 500.0, 0.0, 640, 480)] * 6, cv2.resize(without_overlap(3), (1920, 1440))
+    K = np.array([[700.0, 0, 320], [0, 700, 240], [0, 0, 1]])
+    far = np.array([[2100.0, 0, 960], [0, 2100, 720], [0, 0, 1]])
+    turns = [cv2.Rodrigues(np.array([0.02 * (i % 2), 0.03 * i - 0.08, 0.0]))[0] for i in range(6)]
+    pictures = [cv2.warpPerspective(wide, far @ turn @ np.linalg.inv(K), (640, 480), flags=cv2.WARP_INVERSE_MAP) for turn in turns]
+    with pytest.raises(PermanentError) as failed:
+        run(write_ingest(tmp_path, views, pictures))
+    assert "another place" in failed.value.hint and "rest" not in failed.value.message
+
+
 def test_opencv_can_write_pictures_beside_pycolmap() -> None:
     """pycolmap's own zlib must not take the place of OpenCV's: the wrong order of imports aborts the process here."""
     code = (
