@@ -28,6 +28,12 @@ from shared.http.addresses import AddressPolicy, check_url
 MAX_METADATA_BYTES = 64 << 10
 MAX_METADATA_LEVELS = 32
 BODY = ("body",)
+_JSON_WORDS = {  # pydantic's messages that speak Python, by their type
+    "dict_type": "Input should be a valid object",
+    "model_type": "Input should be a valid object",
+    "list_type": "Input should be a valid array",
+    "none_required": "Input should be null",
+}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -139,7 +145,7 @@ def _shaped(model: type[Model], body: Mapping[str, Any], loc: Loc) -> Model:
         return model.model_validate(body)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        raise invalid([FieldError(loc=[*loc, *e["loc"]], msg=e["msg"], type=e["type"]) for e in found]) from None
+        raise invalid([FieldError(loc=[*loc, *e["loc"]], msg=_JSON_WORDS.get(e["type"], e["msg"]), type=e["type"]) for e in found]) from None
 
 
 def _merged(before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -74,4 +74,11 @@ def _faults_of(error: ValidationError) -> Iterator[OptionFault]:
         for name in sorted(set(given) - set(known)):
             yield OptionFault((*path, name), f"there is no such option; there are {', '.join(known)}", "extra_forbidden")
     else:
-        yield OptionFault(path, error.message[:300], str(error.validator))
+        yield OptionFault(path, _in_json_words(error)[:300], str(error.validator))
+
+
+def _in_json_words(error: ValidationError) -> str:
+    """The message with the value as callers sent it: null and true, not None and True."""
+    shown = repr(error.instance)
+    rest = error.message.removeprefix(shown)
+    return error.message if rest == error.message else json.dumps(error.instance, ensure_ascii=False) + rest

@@ -74,6 +74,14 @@ def test_a_fault_is_placed_where_it_is(options: dict, path: tuple) -> None:
     assert path in [found for found, _ in faults_of(options)]
 
 
+@pytest.mark.parametrize(("value", "shown"), [(None, "null"), (True, "true"), ([False, None, "ä"], '[false, null, "ä"]'), ("4", '"4"')])
+def test_a_fault_shows_the_value_in_json(value: object, shown: str) -> None:
+    """As it was sent, whatever our language calls it."""
+    with pytest.raises(InvalidOptions) as caught:
+        build_slip(PIPELINES["photogrammetry"], "balanced", {"mvs": {"views": value}}, STAGE_OPTIONS)
+    assert caught.value.faults[0].message.startswith(f"{shown} is not of type 'integer'")
+
+
 def test_faults_of_all_steps_come_together() -> None:
     """One look shows everything."""
     assert len(faults_of({"mvs": {"views": 0, "x": 1}, "sfm": {"y": 1}, "z": {}})) == 4
