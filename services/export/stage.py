@@ -22,7 +22,7 @@ class ExportStage:
     """A textured mesh, cloud and cameras in; the deliverables out."""
 
     name: ClassVar[str] = "export"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     Params: ClassVar[type[BaseModel]] = ExportParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "sfm": ("cameras.json",),

@@ -10,6 +10,7 @@ Verdict = Literal["pass", "warn", "fail"]
 
 RECOMMENDED_IMAGES = 12
 FAIL_REGISTERED = 0.5  # any photo less than all is a warning: what it showed may be missing
+WARN_DROPPED = 0.25  # of the photos sent, useless in themselves: one bad photo among many is no reason to doubt the model
 WARN_REPROJECTION_PX = 1.5
 WARN_TRACK_LENGTH = 2.5
 WARN_PSNR_DB, FAIL_PSNR_DB = 18.0, 10.0
@@ -75,10 +76,24 @@ def _registered(facts: Mapping[str, Any]) -> Reason | None:
 
 
 def _few_images(facts: Mapping[str, Any]) -> Reason | None:
-    used = facts["images"]["used"]
-    if used >= RECOMMENDED_IMAGES:
+    placed = facts["images"]["registered"]
+    if placed >= RECOMMENDED_IMAGES:
         return None
-    return Reason("warn", "FEW_IMAGES", f"Only {used} photos were used.", f"Send {RECOMMENDED_IMAGES} or more, all around the object.")
+    return Reason(
+        "warn", "FEW_IMAGES", f"The model is made from {placed} photos.", f"Send {RECOMMENDED_IMAGES} or more, all around the object."
+    )
+
+
+def _dropped(facts: Mapping[str, Any]) -> Reason | None:
+    lost = [photo for photo in facts["images"].get("dropped", ()) if photo["reason"] != "NOT_REGISTERED"]
+    if len(lost) <= WARN_DROPPED * facts["images"]["submitted"]:
+        return None
+    by_reason: dict[str, list[str]] = {}
+    for photo in lost:
+        by_reason.setdefault(photo["reason"], []).append(photo["name"])
+    why = "; ".join(f"{reason}: {listed(names, 5)}" for reason, names in by_reason.items())
+    message = f"{len(lost)} of {facts['images']['submitted']} photos could not be used. {why}."
+    return Reason("warn", "PHOTOS_DROPPED", message, " ".join(dict.fromkeys(photo["hint"] for photo in lost if photo["hint"])))
 
 
 def _reprojection(facts: Mapping[str, Any]) -> Reason | None:
@@ -160,6 +175,7 @@ def _missing_parts(facts: Mapping[str, Any]) -> Reason | None:
 _CHECKS: tuple[Callable[[Mapping[str, Any]], Reason | None], ...] = (
     _registered,
     _few_images,
+    _dropped,
     _reprojection,
     _tracks,
     _surface,

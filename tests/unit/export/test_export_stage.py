@@ -130,7 +130,7 @@ def test_a_good_capture_passes() -> None:
     [
         ({"images": {"submitted": 16, "used": 16, "registered": 15}}, "FEW_REGISTERED", "warn"),
         ({"images": {"submitted": 16, "used": 16, "registered": 12}}, "FEW_REGISTERED", "warn"),
-        ({"images": {"submitted": 16, "used": 16, "registered": 6}}, "FEW_REGISTERED", "fail"),
+        ({"images": {"submitted": 30, "used": 30, "registered": 13}}, "FEW_REGISTERED", "fail"),
         ({"images": {"submitted": 6, "used": 6, "registered": 6}}, "FEW_IMAGES", "warn"),
         ({"cameras": {"reprojection_error_px": 2.5, "track_length": 5.0}}, "HIGH_REPROJECTION_ERROR", "warn"),
         ({"cameras": {"reprojection_error_px": 0.5, "track_length": 2.1}}, "SHORT_TRACKS", "warn"),
@@ -152,6 +152,25 @@ def test_each_doubt_has_its_reason_and_hint(change: dict[str, Any], code: str, v
     assert [reason.code for reason in reasons] == [code]
     assert reasons[0].hint
     assert verdict_of(reasons) == verdict
+
+
+def dropped_images(useless: int, of: int, placed: int) -> dict[str, Any]:
+    lost = [{"name": f"{i}.jpg", "reason": "TOO_DARK", "hint": "Use more light."} for i in range(useless)]
+    return {**GOOD, "images": {"submitted": of, "used": of - useless, "registered": placed, "dropped": lost}}
+
+
+def test_many_photos_that_are_useless_are_a_reason() -> None:
+    """Named by what is wrong with them, with what to do; a few are none."""
+    (reason,) = judge(dropped_images(8, 24, 16))
+    assert (reason.code, reason.level, reason.hint) == ("PHOTOS_DROPPED", "warn", "Use more light.")
+    assert reason.message.startswith("8 of 24") and "TOO_DARK: 0.jpg" in reason.message
+    assert judge(dropped_images(6, 24, 18)) == []
+
+
+def test_the_photos_that_count_are_those_that_were_placed() -> None:
+    """Fourteen were accepted, eleven have a place: the model is made from few."""
+    reasons = {reason.code: reason for reason in judge(dropped_images(0, 14, 11))}
+    assert "11 photos" in reasons["FEW_IMAGES"].message
 
 
 def warned(code: str) -> dict[str, Any]:
