@@ -145,7 +145,8 @@ def _shaped(model: type[Model], body: Mapping[str, Any], loc: Loc) -> Model:
         return model.model_validate(body)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        raise invalid([FieldError(loc=[*loc, *e["loc"]], msg=_JSON_WORDS.get(e["type"], e["msg"]), type=e["type"]) for e in found]) from None
+        faults = [FieldError(loc=[*loc, *e["loc"]], msg=_JSON_WORDS.get(e["type"], e["msg"]), type=e["type"]) for e in found]
+        raise invalid(faults) from None
 
 
 def _merged(before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

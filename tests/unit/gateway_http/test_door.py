@@ -86,6 +86,13 @@ async def test_what_is_wrong_is_named(api: httpx.AsyncClient, fields: dict, plac
     assert place in [error["loc"] for error in problem["errors"]]
 
 
+async def test_messages_speak_json(api: httpx.AsyncClient) -> None:
+    """A caller in another language knows objects and arrays, null and true."""
+    problem = await refused(api, metadata=[], outputs={}, options=5)
+    assert {error["msg"] for error in problem["errors"]} == {"Input should be a valid object", "Input should be a valid array"}
+    assert "null is not" in (await refused(api, options={"mvs": {"views": None}}))["errors"][0]["msg"]
+
+
 async def test_everything_that_is_wrong_is_told_at_once(api: httpx.AsyncClient) -> None:
     """One round trip shows all mistakes of one kind."""
     problem = await refused(api, outputs=["x"], options={"mvs": {"views": 0, "region": "no"}}, callback_url="x")
