@@ -2,7 +2,9 @@
 
 import gc
 import multiprocessing
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.simulation.mutants import broken
 from tests.simulation.plan import Plan
@@ -16,8 +18,19 @@ def outcomes(seeds: range, mutant: str | None, processes: int) -> Iterator[Outco
     """One for each seed, in order. Every process is forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with context.Pool(processes, gc.disable, maxtasksperchild=_CHUNKS_PER_PROCESS) as pool:
+    with _scratch() as folder, context.Pool(processes, _begin, (folder,), maxtasksperchild=_CHUNKS_PER_PROCESS) as pool:
         yield from pool.imap(_outcome, ((seed, mutant) for seed in seeds), chunksize=_CHUNK if mutant is None else 1)
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """Where those processes keep files, in memory where there is a place: they end without clearing away."""
+    memory = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(prefix="meshwork-simulation-", dir=memory if memory.is_dir() else None)
+
+
+def _begin(folder: str) -> None:
+    tempfile.tempdir = folder
+    gc.disable()
 
 
 def _outcome(given: tuple[int, str | None]) -> Outcome:

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import create_engine as create_sync_engine
@@ -135,11 +134,10 @@ async def _when_free(work: Callable[[], Any]) -> Any:
 
 
 class DatabaseFile:
-    """The tables, on disk or in memory where there is such a disk. Runs of one process of ours share it: statements stay prepared."""
+    """The tables. Runs of one process of ours share them: statements stay prepared."""
 
     def __init__(self) -> None:
-        memory = Path("/dev/shm")
-        self._folder = tempfile.TemporaryDirectory(prefix="meshwork-rows-", dir=memory if memory.is_dir() else None)
+        self._folder = tempfile.TemporaryDirectory(prefix="meshwork-rows-")
         self._idle: list[sqlite3.Connection] = []
         engine = create_sync_engine(f"sqlite:///{self._path}")
         with engine.connect() as connection:

@@ -71,9 +71,9 @@ def _run(plan: Plan) -> Outcome:
     rng = random.Random(f"run {plan.seed}")
     happening = _Happening(plan)
     loop = SimulationLoop(seeded_choice(random.Random(f"order {plan.seed}"), plan.disorder), happening.at_step)
-    with _quiet(rng) as errors, _scratch() as folder:
+    with _quiet(rng) as errors, tempfile.TemporaryDirectory(prefix="meshwork-simulation-") as folder:
         database_file().empty()
-        world = happening.world = World(plan, loop, rng, folder, database_file())
+        world = happening.world = World(plan, loop, rng, Path(folder), database_file())
         try:
             found = world.own_context.run(loop.run, _scenario(world, plan, happening))
         except _Broken:
@@ -227,11 +227,3 @@ def _kept_errors() -> list[str]:
     logger.remove()
     logger.add(keep, level="ERROR", format="{message}", backtrace=False, diagnose=False)
     return errors
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder, in memory where there is one."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="meshwork-simulation-", dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder)
