@@ -1,4 +1,4 @@
-"""One mesh for all tests of chaos, and how much of it is wanted: `--chaos full` for everything."""
+"""One mesh for all tests of chaos, gone before other tests begin, and how much of it is wanted: `--chaos full` for everything."""
 
 import shutil
 import tempfile
@@ -13,7 +13,7 @@ from tests.chaos.jobs import Webhooks
 from tests.chaos.mesh import ChaosMesh
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mesh() -> Iterator[ChaosMesh]:
     folder = Path(tempfile.mkdtemp(prefix="meshwork-chaos-"))
     folder.chmod(0o755)  # PostgreSQL's own user must get through
@@ -27,7 +27,7 @@ def mesh() -> Iterator[ChaosMesh]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api(mesh: ChaosMesh) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=mesh.api_url, headers={"X-API-Key": mesh.secrets["MESHWORK_API_KEY"]}, timeout=30) as client:
         yield client
