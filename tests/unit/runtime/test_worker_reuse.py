@@ -26,10 +26,13 @@ async def computes(mesh: Mesh) -> dict[str, ScriptedCompute]:
 
 async def run_job(mesh: Mesh, message: StageMessage, **request: Any) -> None:
     asked: JobRequest = a_request(message.job_id).model_copy(update=request)
-    ended = len(mesh.events("stage.completed")) + len(STAGES)
+
+    def ended() -> bool:
+        return any((event.job_id, event.step) == (message.job_id, STAGES[-1]) for event in mesh.events("stage.completed"))
+
     await mesh.store.put(keys.request(message.job_id), asked.to_bytes())
     await mesh.submit(message, with_request=False)
-    await eventually(lambda: len(mesh.events("stage.completed")) == ended)
+    await eventually(ended)
     await mesh.idle()
 
 
