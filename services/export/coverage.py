@@ -7,7 +7,7 @@ import numpy as np
 
 from services.export.model import Floats
 
-_STEEP = 0.3  # horizontal share of a viewing direction below which it has no azimuth worth the name
+_STEEP = 0.15  # horizontal share of a viewing direction below which it has no azimuth worth the name: 9° from straight down
 
 
 def camera_coverage(cameras: Mapping[str, Any]) -> dict[str, float]:

@@ -28,6 +28,11 @@ def test_the_span_of_a_ring_is_what_was_walked(start: float, end: float, count: 
     assert camera_coverage(ring(np.linspace(start, end, count)))["azimuth_span_deg"] == pytest.approx(expected, abs=0.1)
 
 
+def test_a_steep_ring_went_all_around() -> None:
+    """A ring 78° above the ground is a ring."""
+    assert camera_coverage(ring(np.linspace(0, 345, 24), height=14.1))["azimuth_span_deg"] == pytest.approx(345, abs=0.1)
+
+
 def test_one_place_has_no_baseline() -> None:
     """Ten times the same camera, or one that moved along its own axis; a ring has one."""
     same = ring(np.zeros(10))
