@@ -22,9 +22,10 @@ CALL_UNDER_WAY_S = 120.0  # one that had begun when its job was deleted
 
 @dataclass
 class Ledger:
-    """What callers know. `too_late`: a first cancel that was answered with 409."""
+    """What callers know. `too_late`: jobs whose first cancel was answered with 409; a later one may meet one whose answer was lost."""
 
     accepted: list[str] = field(default_factory=list)
+    cancels: Counter[str] = field(default_factory=Counter)
     cancelled: set[str] = field(default_factory=set)
     too_late: set[str] = field(default_factory=set)
     deleted: dict[str, float] = field(default_factory=dict)

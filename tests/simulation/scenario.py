@@ -166,18 +166,15 @@ async def _submit(world: World, ledger: Ledger, number: int) -> None:
 
 
 async def _cancel(world: World, ledger: Ledger, job_id: str) -> None:
-    tried = 0
-
     async def ask() -> None:
-        nonlocal tried
-        tried += 1
+        ledger.cancels[job_id] += 1
         await world.jobs.cancel_job(TENANT, job_id)
 
     try:
         await until_calm(ask)
         ledger.cancelled.add(job_id)
     except JobFinished:
-        if tried == 1:
+        if ledger.cancels[job_id] == 1:
             ledger.too_late.add(job_id)
     except JobMissing:
         pass

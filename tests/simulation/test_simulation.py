@@ -12,7 +12,7 @@ from tests.simulation.plan import CRASH_AFTER, Fault, Mishap, Plan
 from tests.simulation.scenario import Outcome
 from tests.simulation.shrinking import shrunk
 
-FIRST, SEEDS = 10_000, 1000
+FIRST, SEEDS = 10_000, 2000
 MUTANT_SEEDS = 10_000
 
 _TRACES = """
@@ -39,7 +39,7 @@ def traces(*seeds: int, hash_seed: str) -> object:
 
 @pytest.mark.timeout(1800)
 def test_no_seed_breaks_a_promise() -> None:
-    """A thousand schedules of kills, lost answers, late and repeated calls, stalls, damage, cancels and deletes."""
+    """Two thousand schedules of kills, lost answers, late and repeated calls, stalls, damage, cancels and deletes."""
     done = simulate("--first", str(FIRST), "--seeds", str(SEEDS))
     assert done.returncode == 0, done.stdout
 
