@@ -4,6 +4,7 @@
 <root>/steps.json               manifests of the earlier steps, in order
 <root>/inputs/<stage>/<file>    outputs of earlier stages that this one needs
 <root>/inputs/images/<nnn>_<name>   uploads as received (nnn: index in the request)
+<root>/parts/<round>/<part>/<file>  of a partitioned stage: outputs of parts of earlier rounds
 <root>/outputs/<file>           what this attempt makes
 <root>/scratch/                 removed with the folder
 """
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from shared.contracts.manifest import Manifest
 from shared.contracts.request import JobRequest
+
+PARTS = "parts"
 
 ProgressCallback = Callable[[float, str], None]
 
@@ -45,6 +48,10 @@ class Workspace:
     def inputs(self, stage: str) -> Path:
         """Outputs of an earlier stage; the folder is missing when the pipeline lacks that stage."""
         return self.root / "inputs" / stage
+
+    def part(self, round: str, name: str) -> Path:
+        """Outputs of a part of an earlier round."""
+        return self.root / PARTS / round / name
 
     def request(self) -> JobRequest:
         """What was asked."""
