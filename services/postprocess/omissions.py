@@ -49,7 +49,7 @@ class Omissions:
 
 
 def find_omissions(mesh: Mesh, cloud: Cloud, subject: Subject, cameras: Sequence[Camera], free_space: FreeSpace) -> Omissions:
-    """Compares the model with the dense cloud before isolation, with the plane it should stand on, and with the photos of a scene."""
+    """Compares the model with (a sample of) the dense cloud before isolation, its support plane, and the photos of a scene."""
     lost = lost_points(mesh, cloud, subject, free_space)
     if not subject.isolated:
         return Omissions(None, lost, middle_covered(mesh, cameras))
@@ -62,12 +62,17 @@ def lost_points(mesh: Mesh, cloud: Cloud, subject: Subject, free_space: FreeSpac
     kept, diagonal = subject.cloud, _diagonal(mesh)
     if subject.isolated and subject.plane is not None:
         belongs = outline(np.concatenate([mesh.vertices, kept.points]), subject.plane, diagonal)
-        near = _thinned(cloud, 4 * SAMPLE)
+        near = sample_of(cloud)
         near = near.select(above(near, subject.plane, max(plane_margin(subject.plane), LOW * diagonal)))
         kept = near.select(belongs(near.points))
     kept = _thinned(kept, SAMPLE)
     far = kept.select(_distances(mesh, kept.points) > LOST * diagonal)
     return len(free_space.without_floaters(far, FLOATER_MARGIN * diagonal)) / max(len(kept), 1) if len(far) else 0.0
+
+
+def sample_of(cloud: Cloud) -> Cloud:
+    """All that is looked at of a dense cloud; of a sample, itself."""
+    return _thinned(cloud, 4 * SAMPLE)
 
 
 def _thinned(cloud: Cloud, points: int) -> Cloud:

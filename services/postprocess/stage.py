@@ -39,7 +39,7 @@ class PostprocessStage:
         """Writes mesh.npz, texture.png, similarity.json and pointcloud.ply (README.md has their layouts)."""
         import shared.lean_open3d  # noqa: F401  before the modules that import open3d
         from services.postprocess.capture import read_cameras, read_cloud, write_cloud
-        from services.postprocess.omissions import find_omissions
+        from services.postprocess.omissions import find_omissions, sample_of
 
         params = reduced(params, workspace.reduction)
         workspace.progress(0.0, "Reading the dense cloud")
@@ -49,6 +49,7 @@ class PostprocessStage:
         _require(len(cloud) >= MIN_POINTS and len(cameras) > 0)
         workspace.progress(0.05, "Looking for the object")
         subject = find_subject(cloud, cameras, workspace, params)
+        cloud = sample_of(cloud)  # the rest is needed no more
         _require(len(subject.cloud) >= MIN_POINTS)
         write_cloud(workspace.outputs / "pointcloud.ply", subject.cloud)
         built = build_mesh(subject, cameras, params, workspace)

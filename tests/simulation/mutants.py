@@ -58,11 +58,11 @@ def _chain_read_directly() -> Patch:
     return mock.patch.object(making, "chain_of", chain_of)
 
 
-def _body_after_publish() -> Patch:
-    """A webhook's body is stored once its delivery was published."""
-    real = carrying_out.Carrier._send_webhook
+def _stored_late(method: str) -> Patch:
+    """What this method of the carrier stores is stored once it has returned."""
+    real = getattr(carrying_out.Carrier, method)
 
-    async def send(self: carrying_out.Carrier, claim: Any) -> None:
+    async def carry_out(self: carrying_out.Carrier, claim: Any) -> None:
         late: list[tuple[str, bytes]] = []
 
         class Late:
@@ -73,7 +73,12 @@ def _body_after_publish() -> Patch:
         for key, data in late:
             await self.store.put(key, data)
 
-    return mock.patch.object(carrying_out.Carrier, "_send_webhook", send)
+    return mock.patch.object(carrying_out.Carrier, method, carry_out)
+
+
+def _body_after_publish() -> Patch:
+    """A webhook's body is stored once its delivery was published."""
+    return _stored_late("_send_webhook")
 
 
 def _ack_before_publish() -> Patch:
@@ -107,20 +112,7 @@ def _ack_before_forward() -> Patch:
 
 def _publish_before_request() -> Patch:
     """The first message is published before request.json is stored."""
-    real = carrying_out.Carrier._publish
-
-    async def publish(self: carrying_out.Carrier, claim: Any) -> None:
-        late: list[tuple[str, bytes]] = []
-
-        class Late:
-            async def put(self, key: str, data: bytes) -> None:
-                late.append((key, data))
-
-        await real(carrying_out.Carrier(self.database, self.broker, Late(), self.settings), claim)  # type: ignore[arg-type]
-        for key, data in late:
-            await self.store.put(key, data)
-
-    return mock.patch.object(carrying_out.Carrier, "_publish", publish)
+    return _stored_late("_publish")
 
 
 def _one_purge() -> Patch:
