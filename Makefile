@@ -15,18 +15,23 @@ SHARED ?= $(abspath ..)/shared
 SERVICES := ingest segmentation sfm mvs postprocess export webhooks
 SCALES := $(foreach s,$(SERVICES),$(if $($(s)),$(s)=$($(s))))
 
-.PHONY: help setup servers demo test lint types imports simulate unit contract integration security e2e fuzz acceptance serve up down logs scale generate bench bench-all bench-served chaos key clean
+.PHONY: help setup lock servers demo test lint types imports simulate unit contract integration security e2e fuzz acceptance serve up down logs scale generate bench bench-all bench-served chaos key clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.installed ## virtual environment and system libraries
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt $(wildcard */requirements.txt services/*/requirements.txt)
+$(VENV)/.installed: requirements.lock
 	@deploy/setup/system_packages.sh libraries
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt -r requirements-dev.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
 	@touch $@
+
+lock: setup ## requirements.lock: every package with its hashes, from the requirements files; UPGRADE=1 takes newer ones
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --generate-hashes --only-binary :all: --no-emit-package pip \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_36 $(if $(UPGRADE),--upgrade) \
+	  requirements.txt requirements-dev.txt --output-file requirements.lock
 
 servers: setup ## RabbitMQ, PostgreSQL and MinIO for tests and the native mesh
 	@deploy/setup/system_packages.sh servers
@@ -55,9 +60,10 @@ test: servers lint types imports ## everything that CI runs
 	$(RUN) -m pytest
 	$(if $(wildcard $(SHARED)/acceptance),$(MAKE) --no-print-directory acceptance,@echo "no customer's tests beside the project")
 
-lint: setup ## ruff
+lint: setup ## ruff, and known vulnerabilities of what requirements.lock pins
 	$(VENV)/bin/ruff check $(CODE)
 	$(VENV)/bin/ruff format --check --quiet $(CODE)
+	$(RUN) -m deploy.audit
 
 types: setup ## mypy, strict
 	$(VENV)/bin/mypy

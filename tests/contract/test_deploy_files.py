@@ -89,19 +89,6 @@ def test_every_setting_reaches_its_process(service: str, name: str) -> None:
     assert {f"MESHWORK_{field.upper()}" for field in own} - given - NOT_FOR_OPERATORS == set()
 
 
-def requirements(path: str) -> set[str]:
-    """The lines that name a package, in one spelling and without extras."""
-    lines = (ROOT / path).read_text().splitlines()
-    return {re.sub(r"\[.*\]", "", line).lower().replace("_", "-") for line in lines if line and not line.startswith(("#", "-r "))}
-
-
-@pytest.mark.parametrize("service", OURS)
-def test_every_service_installs_what_was_tested(service: str) -> None:
-    """Each requirement is pinned, to the version in constraints.txt."""
-    own = "gateway" if service == "gateway" else f"services/{service}"
-    assert (requirements(f"{own}/requirements.txt") | requirements("shared/requirements.txt")) - requirements("constraints.txt") == set()
-
-
 def test_only_the_gateway_and_the_store_listen_on_the_host_in_production() -> None:
     """Stages have no host port, so they can be scaled, and the broker and the database stay inside."""
     services = compose("production.yml")["services"]
