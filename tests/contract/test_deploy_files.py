@@ -20,6 +20,7 @@ from tests.support.containers import MINIO_IMAGE, POSTGRES_IMAGE, RABBITMQ_IMAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("gateway", "webhooks", *STAGES)
+EVERY = (*OURS, "rabbitmq", "postgres", "minio")
 FILES = ("local.yml", "production.yml")
 # What each process reads from its environment.
 SETTINGS: dict[str, tuple[type[SharedSettings], ...]] = {
@@ -68,7 +69,7 @@ def test_the_servers_are_the_ones_that_are_tested(name: str) -> None:
     """Image names are pinned to a tag, and the same as the tests pull."""
     services = compose(name)["services"]
     for service, image in {"rabbitmq": RABBITMQ_IMAGE, "postgres": POSTGRES_IMAGE, "minio": MINIO_IMAGE}.items():
-        assert image in services[service]["image"]
+        assert image in f"{services[service]['image']} {services[service].get('build', {}).get('args')}"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -95,13 +96,32 @@ def test_only_the_gateway_and_the_store_listen_on_the_host_in_production() -> No
     assert {name for name, service in services.items() if "ports" in service} == {"gateway", "minio"}
 
 
-def test_production_restarts_limits_and_drops_privileges() -> None:
-    """Every process of ours has a restart policy, a grace period, a memory limit, a read-only root and no capabilities."""
-    services = compose("production.yml")["services"]
-    for name in OURS:
-        service = services[name]
-        assert service["restart"] == "unless-stopped" and service["read_only"] is True and service["cap_drop"] == ["ALL"]
-        assert service["mem_limit"] and service["stop_grace_period"]
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("service", EVERY)
+def test_every_service_is_held_to_its_place(service: str, name: str) -> None:
+    """Not root, a read-only root file system, no capability and no way to any; what it writes lies in memory or in a volume."""
+    settings = compose(name)["services"][service]
+    assert settings["user"] not in {"", "0", "root", "0:0"} and ":0" not in settings["user"]
+    assert settings["read_only"] is True
+    assert settings["cap_drop"] == ["ALL"] and "cap_add" not in settings and "privileged" not in settings
+    assert settings["security_opt"] == ["no-new-privileges:true"]
+    assert all("size=" in mount for mount in settings["tmpfs"]) and any(mount.startswith("/tmp:") for mount in settings["tmpfs"])
+    assert not any("docker.sock" in str(volume) for volume in settings.get("volumes", ()))
+    assert not {"pid", "ipc", "network_mode", "devices"} & settings.keys()
+
+
+@pytest.mark.parametrize("service", EVERY)
+def test_every_service_of_production_has_limits(service: str) -> None:
+    """Memory, logs and the time to end; who ends unasked is started again."""
+    settings = compose("production.yml")["services"][service]
+    assert settings["restart"] == "unless-stopped"
+    assert settings["mem_limit"] and settings["stop_grace_period"] and settings["logging"]["options"]["max-size"]
+
+
+def test_the_images_end_as_another_user_than_root() -> None:
+    """Also where somebody starts one without these files."""
+    for recipe in (ROOT / "deploy/docker").glob("*Dockerfile"):
+        assert re.findall(r"^USER (.+)$", recipe.read_text(), re.MULTILINE) == ["10001"]
 
 
 def test_production_has_no_sample_secret() -> None:
