@@ -5,7 +5,7 @@ needs every neighbour's map of round 1, to the finest.
 Maps live in files between rounds, so memory does not grow with the number of views.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -55,7 +55,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that the rounds need. `visible`: per view, the sparse points that it sees (n×3, world). `scale`: divisor before the levels."""
+    """All that the rounds need. `visible`: per view, the sparse points that it sees (n×3, world); for the coarsest level alone."""
 
     views: list[View]
     selections: list[Selection]
@@ -63,11 +63,15 @@ class Scene:
     region: Region
     params: MvsParams
     scratch: Path
-    scale: list[float] = field(default_factory=list)
 
     def level(self, index: int, divisor: float) -> Level:
         """View `index` at a pyramid level."""
-        return at_level(self.views[index], self.scale[index] * divisor)
+        view = self.views[index]
+        return at_level(view, max(1.0, max(view.width, view.height) / self.params.max_image_size) * divisor)
+
+    def usable(self) -> list[int]:
+        """The views that have sources: the others get no depth map."""
+        return [i for i, selection in enumerate(self.selections) if selection.sources]
 
     def path(self, kind: str, index: int) -> Path:
         """Where a map lies between rounds."""

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from services.mvs.consistency_kernels import agreement
 from services.mvs.depth_maps import Scene, stacked
-from services.mvs.region import Box
+from services.mvs.region import Box, Region
 from services.mvs.views import Floats, back_project, warp
 
 _CELLS = 32  # along the longest side of the box
@@ -51,3 +51,17 @@ def object_extent(box: Box, parts: Sequence[Floats]) -> tuple[Floats, Floats] | 
     group = labels.ravel()[cells]
     largest = local[group == 1 + int(np.argmax(np.bincount(group, minlength=2)[1:]))]
     return largest.min(axis=0) / box.half, largest.max(axis=0) / box.half
+
+
+def wider_region(core: Region, parts: Sequence[Floats]) -> Region:
+    """The region grown where the object among all views' confirmed points touches it; itself where it touches none of its sides."""
+    extent = None if core.box is None else object_extent(core.box, parts)
+    return core if extent is None else core.looking_beyond(*extent)
+
+
+def closed_region(wider: Region, core: Region, parts: Sequence[Floats]) -> Region:
+    """The grown region closed in again around the object among the points that were confirmed in it, no smaller than the core."""
+    if wider.box is None or core.box is None:
+        return wider
+    extent = object_extent(wider.box, parts)
+    return wider if extent is None else wider.closing_in(core.box, *extent)

@@ -136,15 +136,19 @@ def delivered_by(scene: Scene, index: int) -> Cloud:
     return Cloud(points[keep].astype(np.float32), normals[keep].astype(np.float32), colours[keep])
 
 
-def joined(parts: list[Cloud], most: int, seed: int) -> Cloud:
-    """One cloud of at most `most` points, thinned evenly; empty without parts."""
+def together(parts: list[Cloud]) -> Cloud:
+    """One cloud of all, in order; empty without parts."""
     parts = parts or [Cloud(np.empty((0, 3), np.float32), np.empty((0, 3), np.float32), np.empty((0, 3), np.uint8))]
     points, normals = np.concatenate([p.points for p in parts]), np.concatenate([p.normals for p in parts])
-    colours = np.concatenate([p.colours for p in parts])
-    if len(points) > most:
-        chosen = np.sort(np.random.default_rng(seed).choice(len(points), most, replace=False))
-        points, normals, colours = points[chosen], normals[chosen], colours[chosen]
-    return Cloud(points, normals, colours)
+    return Cloud(points, normals, np.concatenate([p.colours for p in parts]))
+
+
+def thinned(cloud: Cloud, most: int, seed: int) -> Cloud:
+    """At most `most` of the cloud's points, chosen evenly."""
+    if len(cloud.points) <= most:
+        return cloud
+    chosen = np.sort(np.random.default_rng(seed).choice(len(cloud.points), most, replace=False))
+    return Cloud(cloud.points[chosen], cloud.normals[chosen], cloud.colours[chosen])
 
 
 def write_ply(cloud: Cloud, path: Path) -> None:

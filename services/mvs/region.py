@@ -132,6 +132,18 @@ class Region:
         focus = None if self.focus is None else self.focus.tolist()
         return {"orbit": self.orbit, "focus": focus, "distance": self.distance, "support_plane": plane, "box": box}
 
+    @staticmethod
+    def from_json(stated: dict[str, Any]) -> "Region":
+        """What `as_json` stated, to the last bit."""
+        plane, box = stated["support_plane"], stated["box"]
+        return Region(
+            stated["orbit"],
+            None if stated["focus"] is None else np.array(stated["focus"]),
+            stated["distance"],
+            None if plane is None else Plane(np.array(plane["normal"]), plane["offset"]),
+            None if box is None else Box(*(np.array(box[key]) for key in ("centre", "axes", "half"))),
+        )
+
 
 def focus_of(views: list[View]) -> tuple[Floats, float]:
     """The point nearest to all optical axes (least squares), and how far the median axis misses it."""

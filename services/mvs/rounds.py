@@ -1,6 +1,6 @@
 """The rounds of the dense reconstruction over all views, one view per core."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,8 +8,8 @@ from time import monotonic
 from typing import Protocol, TypeVar
 
 from services.mvs.depth_maps import Scene, coarsest_map, geometric_map, photometric_map
-from services.mvs.extent import confirmed_points, object_extent
-from services.mvs.fusion import Cloud, MapQuality, delivered_by, filtered_map, joined
+from services.mvs.extent import closed_region, confirmed_points, wider_region
+from services.mvs.fusion import Cloud, MapQuality, delivered_by, filtered_map, thinned, together
 from services.mvs.params import MvsParams
 from services.mvs.region import Region, find_region
 from services.mvs.sparse import sparse_points
@@ -48,21 +48,20 @@ def build_scene(folder: Path, scratch: Path, params: MvsParams) -> Scene:
     region = find_region(views, points, params.seed) if params.region == "auto" else Region(False)
     checks = params.check_views if region.box is not None else min(params.check_views, CHECKS_OF_WHOLE_FRAMES)
     selections = select_views(folder, views, params.views, checks, params.min_angle_deg)
-    scale = [max(1.0, max(view.width, view.height) / params.max_image_size) for view in views]
-    return Scene(views, selections, visible, region, params, scratch, scale)
+    return Scene(views, selections, visible, region, params, scratch)
 
 
-class _Rounds:
-    """Work on every view that has sources, one view per core; reports progress and keeps the seconds of each round."""
+class Rounds:
+    """Work on every one of `views`, one view per core; reports progress and keeps the seconds of each round."""
 
-    def __init__(self, pool: ThreadPoolExecutor, usable: list[int], progress: Progress, seconds: dict[str, float]) -> None:
-        self._pool, self._usable, self._progress, self._seconds = pool, usable, progress, seconds
+    def __init__(self, pool: ThreadPoolExecutor, views: Sequence[int], progress: Progress, seconds: dict[str, float]) -> None:
+        self._pool, self._views, self._progress, self._seconds = pool, views, progress, seconds
 
     def __call__(self, name: str, work: Callable[[int], Result], low: float, high: float) -> list[Result]:
         """`work` of each view, in order; `low` to `high` is the round's part of the stage's progress."""
-        begun, count = monotonic(), len(self._usable)
+        begun, count = monotonic(), len(self._views)
         results = []
-        for done, result in enumerate(self._pool.map(work, self._usable), start=1):
+        for done, result in enumerate(self._pool.map(work, self._views), start=1):
             results.append(result)
             self._progress(low + (high - low) * done / count, f"{name}: {done} of {count} photos")
         self._seconds[name.lower().replace(" ", "_")] = monotonic() - begun
@@ -72,17 +71,15 @@ class _Rounds:
 def with_whole_object(scene: Scene, over_views: OverViews) -> Scene:
     """Makes the coarsest maps; the scene with a box that the object in them does not leave: grown, looked into, and closed in again."""
     over_views("Looking", lambda i: coarsest_map(scene, i), 0.02, 0.09)
-    core = scene.region.box
-    if core is None:
+    if scene.region.box is None:
         return scene
-    extent = object_extent(core, over_views("Locating", lambda i: confirmed_points(scene, i), 0.09, 0.10))
-    wider = scene.region if extent is None else scene.region.looking_beyond(*extent)
-    if wider is scene.region or wider.box is None:
+    wider = wider_region(scene.region, over_views("Locating", lambda i: confirmed_points(scene, i), 0.09, 0.10))
+    if wider is scene.region:
         return scene
     beyond = replace(scene, region=wider)
     over_views("Looking beyond", lambda i: coarsest_map(beyond, i), 0.10, 0.14)
-    extent = object_extent(wider.box, over_views("Locating again", lambda i: confirmed_points(beyond, i), 0.14, 0.15))
-    return beyond if extent is None else replace(scene, region=wider.closing_in(core, *extent))
+    points = over_views("Locating again", lambda i: confirmed_points(beyond, i), 0.14, 0.15)
+    return replace(scene, region=closed_region(wider, scene.region, points))
 
 
 def reconstruct(folder: Path, scratch: Path, depth_folder: Path, params: MvsParams, progress: Progress) -> Dense:
@@ -90,15 +87,19 @@ def reconstruct(folder: Path, scratch: Path, depth_folder: Path, params: MvsPara
     seconds: dict[str, float] = {}
     started = monotonic()
     scene = build_scene(folder, scratch, params)
-    usable = [i for i, selection in enumerate(scene.selections) if selection.sources]
+    usable = scene.usable()
     seconds["prepare"] = monotonic() - started
     with ThreadPoolExecutor(thread_count()) as pool:
-        over_views = _Rounds(pool, usable, progress, seconds)
+        over_views = Rounds(pool, usable, progress, seconds)
         scene = with_whole_object(scene, over_views)
         over_views("Matching", lambda i: photometric_map(scene, i), 0.15, 0.35)
         over_views("Refining", lambda i: geometric_map(scene, i), 0.35, 0.85)
         qualities = over_views("Filtering", lambda i: filtered_map(scene, i, depth_folder), 0.85, 0.93)
         parts = over_views("Fusing", lambda i: delivered_by(scene, i), 0.93, 0.99)
-    cloud = joined(parts, params.max_points, params.seed)
-    named = {scene.views[i].name: quality for i, quality in zip(usable, qualities, strict=True)}
-    return Dense(cloud, scene.region, len(scene.views), named, seconds)
+    cloud = thinned(together(parts), params.max_points, params.seed)
+    return Dense(cloud, scene.region, len(scene.views), named_qualities(scene, qualities), seconds)
+
+
+def named_qualities(scene: Scene, qualities: list[MapQuality]) -> dict[str, MapQuality]:
+    """By the names of the views that have sources, whose maps' qualities they are, in order."""
+    return {scene.views[i].name: quality for i, quality in zip(scene.usable(), qualities, strict=True)}

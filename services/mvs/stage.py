@@ -10,6 +10,7 @@ from pydantic import BaseModel, JsonValue
 from services.mvs.params import MvsParams
 from shared.contracts.manifest import StageReport, Warning
 from shared.errors import PermanentError
+from shared.runtime.stage import Part
 from shared.runtime.workspace import Workspace
 
 if TYPE_CHECKING:  # native libraries load inside `run` alone, in the child process
@@ -26,25 +27,62 @@ class MvsStage:
     version: ClassVar[str] = "4"
     Params: ClassVar[type[BaseModel]] = MvsParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"sfm": ("cameras.json", "images/*", "masks/*", "sparse/*")}
+    rounds: ClassVar[tuple[str, ...]] = ("coarse", "extent", "beyond", "extent-again", "depth", "geometric", "filtering", "fusion")
+    split_needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "sfm": ("cameras.json", "sparse/*"),
+        "parts/coarse": ("scene.json",),
+        "parts/extent": ("points.npy",),
+        "parts/beyond": ("scene.json",),
+    }
+    join_needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "sfm": ("cameras.json",),
+        "parts/depth": ("scene.json",),
+        "parts/filtering": ("depth/*", "quality.json"),
+        "parts/fusion": ("cloud.npz",),
+    }
 
     def run(self, workspace: Workspace, params: MvsParams) -> StageReport:
         """Writes pointcloud.ply, depth/<stem>.npz and roi.json (README.md has their layouts)."""
-        from services.mvs.fusion import write_ply
         from services.mvs.rounds import reconstruct
 
-        params = reduced(params, workspace.reduction)
         workspace.progress(0.0, "Choosing neighbours")
         depth_folder = workspace.outputs / "depth"
         depth_folder.mkdir(exist_ok=True)
-        dense = reconstruct(workspace.inputs("sfm"), workspace.scratch, depth_folder, params, workspace.progress)
-        report = StageReport(
-            summary=_summary(dense), warnings=_warnings(dense), engines={n: version(n) for n in ("numba", "numpy", "pycolmap")}
-        )
-        if len(dense.cloud.points) < MIN_POINTS:
-            raise PermanentError("NO_SURFACE", report=report)
-        (workspace.outputs / "roi.json").write_text(json.dumps(dense.region.as_json(), indent=1))
-        write_ply(dense.cloud, workspace.outputs / "pointcloud.ply")
-        return report
+        params = reduced(params, workspace.reduction)
+        return _finished(reconstruct(workspace.inputs("sfm"), workspace.scratch, depth_folder, params, workspace.progress), workspace)
+
+    def split(self, workspace: Workspace, params: MvsParams, round: str) -> tuple[Part, ...]:
+        """Batches of neighbouring photos (partition.py); none for few photos."""
+        from services.mvs.partition import parts_of
+
+        return parts_of(workspace, reduced(params, workspace.reduction), round)
+
+    def run_part(self, workspace: Workspace, params: MvsParams, round: str, part: str) -> None:
+        """Writes what later rounds read of these photos (part_work.py)."""
+        from services.mvs.part_work import compute_part
+
+        compute_part(workspace, reduced(params, workspace.reduction), round, part)
+
+    def join(self, workspace: Workspace, params: MvsParams) -> StageReport:
+        """Writes what `run` writes, byte for byte."""
+        from services.mvs.part_work import join_parts
+
+        (workspace.outputs / "depth").mkdir(exist_ok=True)
+        return _finished(join_parts(workspace, reduced(params, workspace.reduction)), workspace)
+
+
+def _finished(dense: "Dense", workspace: Workspace) -> StageReport:
+    """Writes region and cloud; depth maps are there. Raises PermanentError NO_SURFACE."""
+    from services.mvs.fusion import write_ply
+
+    report = StageReport(
+        summary=_summary(dense), warnings=_warnings(dense), engines={n: version(n) for n in ("numba", "numpy", "pycolmap")}
+    )
+    if len(dense.cloud.points) < MIN_POINTS:
+        raise PermanentError("NO_SURFACE", report=report)
+    (workspace.outputs / "roi.json").write_text(json.dumps(dense.region.as_json(), indent=1))
+    write_ply(dense.cloud, workspace.outputs / "pointcloud.ply")
+    return report
 
 
 def reduced(params: MvsParams, reduction: int) -> MvsParams:

@@ -21,8 +21,8 @@ def albedo(points: np.ndarray) -> np.ndarray:
     return 128 + 22 * np.cos(points @ _WAVES.T + _PHASES).sum(axis=1) / np.sqrt(len(_WAVES)) * 2
 
 
-def orbit(count: int, folder: Path, arc_deg: float = 360.0, elevations_deg: tuple[float, ...] = (30.0,)) -> list[View]:
-    """Cameras around the sphere at the elevations in turns."""
+def orbit(count: int, folder: Path, arc_deg: float = 360.0, elevations_deg: tuple[float, ...] = (30.0,), enlarged: int = 1) -> list[View]:
+    """Cameras around the sphere at the elevations in turns; photos `enlarged` times as wide and high."""
     views = []
     for i in range(count):
         azimuth = np.radians(arc_deg) * i / count
@@ -32,8 +32,9 @@ def orbit(count: int, folder: Path, arc_deg: float = 360.0, elevations_deg: tupl
         right = np.cross(forward, [0, 0, 1.0])
         right /= np.linalg.norm(right)
         R = np.stack([right, np.cross(forward, right), forward])
-        K = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1.0]])
-        views.append(View(f"p{i:02d}.png", folder / "images" / f"p{i:02d}.png", None, R, -R @ centre, K, WIDTH, HEIGHT))
+        width, height, focal = enlarged * WIDTH, enlarged * HEIGHT, enlarged * FOCAL
+        K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+        views.append(View(f"p{i:02d}.png", folder / "images" / f"p{i:02d}.png", None, R, -R @ centre, K, width, height))
     return views
 
 
@@ -64,9 +65,9 @@ def photograph(view: View, textured: bool = True) -> np.ndarray:
     return np.clip(np.round(small), 0, 255).astype(np.uint8)
 
 
-def write_sfm_outputs(folder: Path, count: int = 10, textured: bool = True) -> list[View]:
+def write_sfm_outputs(folder: Path, count: int = 10, textured: bool = True, enlarged: int = 1) -> list[View]:
     """cameras.json, images/ and sparse/ below `folder`, as sfm writes them, from the true cameras."""
-    views = orbit(count, folder)
+    views = orbit(count, folder, enlarged=enlarged)
     (folder / "images").mkdir(parents=True)
     (folder / "sparse").mkdir()
     for view in views:
@@ -95,16 +96,17 @@ def sparse_model(views: list[View]) -> "pycolmap.Reconstruction":
     sphere = MIDDLE + RADIUS * directions / np.linalg.norm(directions, axis=1, keepdims=True)
     points = np.vstack([sphere, np.column_stack([rng.uniform(-1.4, 1.4, (500, 2)), np.zeros(500)])])
     model = pycolmap.Reconstruction()
+    width, height, focal = views[0].width, views[0].height, views[0].K[0, 0]
     model.add_camera_with_trivial_rig(
-        pycolmap.Camera(model="PINHOLE", width=WIDTH, height=HEIGHT, params=[FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2], camera_id=1)
+        pycolmap.Camera(model="PINHOLE", width=width, height=height, params=[focal, focal, width / 2, height / 2], camera_id=1)
     )
     tracks: dict[int, list[tuple[int, int]]] = {}
     for i, view in enumerate(views):
         image = (points @ view.R.T + view.t) @ view.K.T
         xy = image[:, :2] / image[:, 2:]
-        inside = (xy > 1).all(axis=1) & (xy[:, 0] < WIDTH - 1) & (xy[:, 1] < HEIGHT - 1)
-        inverse = true_inverse_depth(Level(view, view.K, WIDTH, HEIGHT))
-        columns, rows = xy[:, 0].astype(int).clip(0, WIDTH - 1), xy[:, 1].astype(int).clip(0, HEIGHT - 1)
+        inside = (xy > 1).all(axis=1) & (xy[:, 0] < width - 1) & (xy[:, 1] < height - 1)
+        inverse = true_inverse_depth(Level(view, view.K, width, height))
+        columns, rows = xy[:, 0].astype(int).clip(0, width - 1), xy[:, 1].astype(int).clip(0, height - 1)
         seen = np.flatnonzero(inside & (np.abs(inverse[rows, columns] * image[:, 2] - 1) < 0.03))
         entry = pycolmap.Image(name=view.name, camera_id=1, image_id=i + 1, keypoints=xy[seen])
         model.add_image_with_trivial_frame(entry, pycolmap.Rigid3d(pycolmap.Rotation3d(view.R), view.t))

@@ -1,0 +1,154 @@
+"""What a part of a shared reconstruction computes: the same functions as `rounds.reconstruct`, on its own views."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from services.mvs.depth_maps import Scene, coarsest_map, geometric_map, photometric_map
+from services.mvs.extent import closed_region, confirmed_points, wider_region
+from services.mvs.fusion import delivered_by, filtered_map, thinned, together
+from services.mvs.handover import (
+    COARSEST,
+    FINAL,
+    FITTED,
+    PHOTOMETRIC,
+    Kind,
+    pack_map,
+    read_clouds,
+    read_points,
+    read_qualities,
+    unpack_map,
+    visible_file,
+    write_cloud,
+    write_points,
+    write_qualities,
+    write_scene,
+)
+from services.mvs.params import MvsParams
+from services.mvs.partition import FIRST, batches, looked_beyond, reads_of, scene_of, with_related
+from services.mvs.rounds import Dense, Result, Rounds, build_scene, named_qualities
+from shared.runtime.workspace import Workspace
+from shared.thread_count import thread_count
+
+
+class Share:
+    """One part: its own views of the scene, and what it hands on."""
+
+    def __init__(self, workspace: Workspace, scene: Scene, part: str) -> None:
+        self.workspace, self.scene, self.part = workspace, scene, part
+        self.parts = batches(scene)
+        self.own = self.parts[part]
+        self.outputs: Path = workspace.outputs
+
+    def over_own(self, name: str, work: Callable[[int], Result]) -> list[Result]:
+        """`work` of each of the part's views, in order."""
+        with ThreadPoolExecutor(thread_count()) as pool:
+            return Rounds(pool, self.own, self.workspace.progress, {})(name, work, 0.0, 1.0)
+
+    def hand_on(self, kind: Kind) -> None:
+        """The part's own maps of a kind go to whoever reads them."""
+        self._on_all(lambda i: pack_map(self.scene, kind, i, self.outputs), self.own)
+
+    def fetch_maps(self, round: str) -> None:
+        """The maps that a round reads go to where `Scene.load` finds them."""
+        maps = reads_of(round, self.workspace).maps
+        if maps is None:
+            return
+        maker = {i: part for part, views in self.parts.items() for i in views}
+        wanted = with_related(self.scene, self.own, maps.whose)
+        self._on_all(lambda i: unpack_map(self.scene, maps.kind, i, self.workspace.part(maps.round, maker[i])), wanted)
+
+    def state(self, scene: Scene) -> None:
+        """The round's scene, once for all parts."""
+        self.scene = scene
+        if self.part == FIRST:
+            write_scene(scene, self.outputs)
+
+    def _on_all(self, work: Callable[[int], None], views: Iterable[int]) -> None:
+        with ThreadPoolExecutor(thread_count()) as pool:
+            list(pool.map(work, views))
+
+
+def _coarse(share: Share) -> None:
+    share.state(share.scene)
+    share.over_own("Looking", lambda i: coarsest_map(share.scene, i))
+    for i in share.own:
+        np.save(share.outputs / visible_file(i), share.scene.visible[i])
+    share.hand_on(COARSEST)
+
+
+def _extent(share: Share) -> None:
+    write_points(share.over_own("Locating", lambda i: confirmed_points(share.scene, i)), share.outputs)
+
+
+def _beyond(share: Share) -> None:
+    wider = wider_region(share.scene.region, read_points(share.workspace, "extent", share.parts))
+    folder = share.workspace.part("coarse", share.part)
+    seen = {i: np.load(folder / visible_file(i)) for i in share.own}
+    visible = [seen.get(i, points) for i, points in enumerate(share.scene.visible)]
+    share.state(replace(share.scene, region=wider, visible=visible))
+    share.over_own("Looking beyond", lambda i: coarsest_map(share.scene, i))
+    share.hand_on(COARSEST)
+
+
+def _depth(share: Share) -> None:
+    region = share.scene.region
+    if looked_beyond(share.workspace):
+        wider = scene_of(share.workspace, "beyond", share.scene.params).region
+        region = closed_region(wider, region, read_points(share.workspace, "extent-again", share.parts))
+    share.state(replace(share.scene, region=region))
+    share.over_own("Matching", lambda i: photometric_map(share.scene, i))
+    share.hand_on(PHOTOMETRIC)
+
+
+def _geometric(share: Share) -> None:
+    share.over_own("Refining", lambda i: geometric_map(share.scene, i))
+    share.hand_on(FINAL)
+
+
+def _filtering(share: Share) -> None:
+    depth_folder = share.outputs / "depth"
+    depth_folder.mkdir(exist_ok=True)
+    write_qualities(share.over_own("Filtering", lambda i: filtered_map(share.scene, i, depth_folder)), share.outputs)
+    share.hand_on(FITTED)
+
+
+def _fusion(share: Share) -> None:
+    clouds = share.over_own("Fusing", lambda i: delivered_by(share.scene, i))
+    write_cloud(together(clouds), share.outputs)
+
+
+_WORK: dict[str, Callable[[Share], None]] = {
+    "coarse": _coarse,
+    "extent": _extent,
+    "beyond": _beyond,
+    "extent-again": _extent,
+    "depth": _depth,
+    "geometric": _geometric,
+    "filtering": _filtering,
+    "fusion": _fusion,
+}
+
+
+def compute_part(workspace: Workspace, params: MvsParams, round: str, part: str) -> None:
+    """A round's work on the views of one part."""
+    scenes = reads_of(round, workspace).scenes
+    sfm, scratch = workspace.inputs("sfm"), workspace.scratch
+    share = Share(workspace, scene_of(workspace, scenes[0], params) if scenes else build_scene(sfm, scratch, params), part)
+    share.fetch_maps(round)
+    _WORK[round](share)
+
+
+def join_parts(workspace: Workspace, params: MvsParams) -> Dense:
+    """What all parts made, as `reconstruct` returns it; depth maps are linked into the step's outputs."""
+    scene = scene_of(workspace, "depth", params)
+    parts = batches(scene)
+    for part in parts:
+        for depth in sorted((workspace.part("filtering", part) / "depth").iterdir()):
+            (workspace.outputs / "depth" / depth.name).hardlink_to(depth)
+    cloud = thinned(together(read_clouds(workspace, parts)), params.max_points, params.seed)
+    qualities = named_qualities(scene, read_qualities(workspace, parts))
+    return Dense(cloud, scene.region, len(scene.views), qualities, {})
