@@ -27,6 +27,15 @@ class ChainLink(Contract):
     attempt: str
 
 
+class PartLink(Contract):
+    """The delivery of a part that a step was joined from."""
+
+    round: str
+    split: str
+    part: str
+    attempt: str
+
+
 class Warning(Contract):
     """Something that a caller should know although the job goes on. `photos`: all that it is about; the message names some."""
 
@@ -79,11 +88,12 @@ class Manifest(Contract):
     outputs: tuple[OutputFile, ...] = ()
     report: StageReport = StageReport()
     error: StepError | None = None
-    seconds: float = 0.0  # of compute, on the worker's monotonic clock
+    seconds: float = 0.0  # of compute, on the worker's monotonic clock; of a step that was split the sum of its parts'
     peak_memory_bytes: int = 0
-    tries: int = 1  # counted attempts up to this one
+    tries: int = 1  # counted attempts up to this one; of a step that was split the most of any part
     reduction: int = 0
     finished_at: datetime | None = None
+    parts: tuple[PartLink, ...] = ()  # of a step that was split: what it was joined from
     reused_from: str | None = None  # the job that the outputs were copied from; `seconds` is 0 then
 
     def link(self) -> ChainLink:

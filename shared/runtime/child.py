@@ -11,6 +11,7 @@ import psutil
 from loguru import logger
 
 from shared.contracts.manifest import StageReport
+from shared.contracts.split import PartPlan
 from shared.errors import ChildDied, OutOfMemory, PermanentError, StageTimeout
 from shared.runtime.child_process import ChildProcess
 from shared.runtime.child_protocol import Frame, error_of
@@ -65,7 +66,8 @@ class ChildCompute:
     async def _computed(self, answer: Frame, sampled_peak_bytes: int) -> Computed:
         if answer.get("say") == "done":
             report = StageReport.model_validate(answer["report"])
-            return Computed(report, max(sampled_peak_bytes, int(answer.get("peak_memory_bytes", 0))))
+            parts = tuple(PartPlan.model_validate(part) for part in answer["parts"])
+            return Computed(report, max(sampled_peak_bytes, int(answer.get("peak_memory_bytes", 0))), parts)
         error = error_of(answer)
         if not isinstance(error, PermanentError):
             await self._drop_child()  # whatever went wrong may have left something behind
@@ -94,7 +96,7 @@ class ChildCompute:
             logger.error("the stage {} cannot be loaded:\n{}", self._target, answer.get("traceback", ""))
             raise ChildDied(f"the stage {self._target} cannot be loaded")
         CHILD_STARTS.labels(answer["name"]).inc()
-        self._info = StageInfo(answer["name"], answer["version"], {name: tuple(globs) for name, globs in answer["needs"].items()})
+        self._info = _info(answer)
         return child
 
     async def _within_limits(self, child: ChildProcess, task: ComputeTask, on_progress: OnProgress) -> tuple[Frame, int]:
@@ -133,9 +135,24 @@ def machine_memory_bytes() -> int:
     return int(total * _MACHINE_SHARE)
 
 
+def _info(answer: Frame) -> StageInfo:
+    needs, split_needs, join_needs = (
+        {name: tuple(globs) for name, globs in answer[field].items()} for field in ("needs", "split_needs", "join_needs")
+    )
+    return StageInfo(answer["name"], answer["version"], needs, tuple(answer["rounds"]), split_needs, join_needs)
+
+
 async def _converse(child: ChildProcess, task: ComputeTask, on_progress: OnProgress) -> Frame:
     await child.say(
-        {"ask": "run", "workspace": str(task.workspace), "params": dict(task.params), "reduction": task.reduction, "tries": task.tries}
+        {
+            "ask": task.ask,
+            "workspace": str(task.workspace),
+            "params": dict(task.params),
+            "reduction": task.reduction,
+            "tries": task.tries,
+            "round": task.round,
+            "part": task.part,
+        }
     )
     while True:
         frame = await child.hear()

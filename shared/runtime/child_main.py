@@ -16,7 +16,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,9 +25,10 @@ from shared.contracts.manifest import StageReport
 from shared.errors import OutOfMemory, PermanentError, TransientError
 from shared.runtime.child_protocol import HEADER, Frame, error_frame, frame_size, pack, unpack
 from shared.runtime.out_of_memory import is_out_of_memory
-from shared.runtime.stage import Stage
+from shared.runtime.stage import Part, PartitionedStage, Stage
 from shared.runtime.workspace import Workspace
 
+_NEEDS = ("needs", "split_needs", "join_needs")
 _PR_SET_PDEATHSIG = 1
 _PROGRESS_EVERY_S = 0.25  # the worker thins out further; this keeps a chatty stage from filling the pipe
 
@@ -74,9 +76,8 @@ def answer(stage: Stage, request: Frame, channel: Channel) -> Frame:
     """The last frame of a request, whatever the stage did."""
     try:
         if request["ask"] == "describe":
-            needs = {name: list(patterns) for name, patterns in stage.needs.items()}
-            return {"say": "stage", "name": stage.name, "version": stage.version, "needs": needs}
-        return _run(stage, request, channel)
+            return _description(stage)
+        return _work(stage, request, channel)
     except (PermanentError, TransientError) as error:
         return error_frame(error)
     except BaseException as error:
@@ -85,13 +86,34 @@ def answer(stage: Stage, request: Frame, channel: Channel) -> Frame:
         return {"say": "crashed", "traceback": traceback.format_exc()}
 
 
-def _run(stage: Stage, request: dict[str, Any], channel: Channel) -> Frame:
+def _description(stage: Stage) -> Frame:
+    needs = {field: {name: list(globs) for name, globs in getattr(stage, field, {}).items()} for field in _NEEDS}
+    return {"say": "stage", "name": stage.name, "version": stage.version, "rounds": list(getattr(stage, "rounds", ())), **needs}
+
+
+def _work(stage: Stage, request: dict[str, Any], channel: Channel) -> Frame:
     _forget_peak_memory()
     workspace = Workspace(Path(request["workspace"]), channel.progress, request["reduction"], request["tries"])
-    report = stage.run(workspace, stage.Params.model_validate(request["params"]))
+    params = stage.Params.model_validate(request["params"])
+    report, parts = StageReport(), list[Frame]()
+    match request["ask"]:
+        case "split":
+            parts = _parts(cast(PartitionedStage, stage).split(workspace, params, request["round"]))
+        case "run_part":
+            cast(PartitionedStage, stage).run_part(workspace, params, request["round"], request["part"])
+        case "join":
+            report = cast(PartitionedStage, stage).join(workspace, params)
+        case _:
+            report = stage.run(workspace, params)
     if not isinstance(report, StageReport):
-        raise TypeError(f"{type(stage).__name__}.run returned {type(report).__name__}, not a StageReport")
-    return {"say": "done", "report": report.model_dump(mode="json"), "peak_memory_bytes": _peak_memory_bytes()}
+        raise TypeError(f"{type(stage).__name__} returned {type(report).__name__}, not a StageReport")
+    return {"say": "done", "report": report.model_dump(mode="json"), "parts": parts, "peak_memory_bytes": _peak_memory_bytes()}
+
+
+def _parts(parts: Sequence[Part]) -> list[Frame]:
+    if len({part.name for part in parts}) < len(parts):
+        raise ValueError(f"two parts of a round share a name: {[part.name for part in parts]}")
+    return [asdict(part) for part in parts]
 
 
 def _forget_peak_memory() -> None:

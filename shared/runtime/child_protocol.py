@@ -1,9 +1,10 @@
 """What worker and child say to each other: frames of JSON, four bytes of length first. Errors cross as data.
 
-worker → child   {"ask": "describe"} | {"ask": "run", "workspace", "params", "reduction", "tries"}
-child → worker   {"say": "stage", "name", "version", "needs"}
+worker → child   {"ask": "describe"}
+                 {"ask": "run" | "split" | "run_part" | "join", "workspace", "params", "reduction", "tries", "round", "part"}
+child → worker   {"say": "stage", "name", "version", "needs", "rounds", "split_needs", "join_needs"}
                  {"say": "progress", "fraction", "message"}
-                 {"say": "done", "report", "peak_memory_bytes"}
+                 {"say": "done", "report", "parts", "peak_memory_bytes"}
                  {"say": "permanent", "code", "message", "hint", "report"} | {"say": "transient", "code", "message"}
                  {"say": "crashed", "traceback"}
 """

@@ -2,6 +2,7 @@
 
 import asyncio
 import mimetypes
+from collections.abc import Callable
 from pathlib import Path
 
 from shared.contracts.artifacts import ARTIFACTS
@@ -17,18 +18,19 @@ _MANIFEST = "manifest.json"
 _TYPES = {".ply": "application/octet-stream", ".npz": "application/octet-stream", ".glb": "model/gltf-binary"}
 
 
-async def upload_outputs(store: PatientStore, message: StageMessage, attempt: str, outputs: Path, at_once: int) -> tuple[OutputFile, ...]:
-    """Every file below `outputs`, under the attempt's own prefix."""
+async def upload_outputs(
+    store: PatientStore, outputs: Path, key_of: Callable[[str], str], at_once: int, stage: str
+) -> tuple[OutputFile, ...]:
+    """Every file below `outputs`, under the key that its name has."""
     turns = asyncio.Semaphore(at_once)
     uploaded: list[OutputFile] = []
 
     async def upload_one(path: Path) -> None:
         name = path.relative_to(outputs).as_posix()
-        key = keys.attempt_file(message.job_id, message.position, message.step.name, attempt, name)
         async with turns:
-            stored = await store.upload(path, key, content_type(name))
+            stored = await store.upload(path, key_of(name), content_type(name))
         uploaded.append(OutputFile(name=name, bytes=stored.bytes, sha256=stored.sha256, content_type=content_type(name)))
-        TRANSFERRED.labels(message.step.stage, "upload").inc(stored.bytes)
+        TRANSFERRED.labels(stage, "upload").inc(stored.bytes)
 
     await all_or_first_error(upload_one(path) for path in _files_below(outputs))
     return tuple(sorted(uploaded, key=lambda output: output.name))

@@ -3,11 +3,13 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from shared.contracts.manifest import StageReport
+from shared.contracts.split import PartPlan
 
 OnProgress = Callable[[float, str], Awaitable[None]]
+Ask = Literal["run", "split", "run_part", "join"]  # the stage's methods
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,14 @@ class StageInfo:
     name: str
     version: str
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rounds: tuple[str, ...] = ()  # none: it is not partitioned
+    split_needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    join_needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ComputeTask:
-    """One attempt of a step, as the stage sees it."""
+    """One attempt of a step, or of a share of it, as the stage sees it."""
 
     workspace: Path
     params: Mapping[str, Any]
@@ -29,6 +34,9 @@ class ComputeTask:
     memory_limit_bytes: int
     reduction: int = 0
     tries: int = 1
+    ask: Ask = "run"
+    round: str = ""  # of a split or a part
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,13 +45,14 @@ class Computed:
 
     report: StageReport
     peak_memory_bytes: int = 0
+    parts: tuple[PartPlan, ...] = ()  # of a split
 
 
 class Compute(Protocol):
     """Runs a stage, one task at a time."""
 
     async def describe(self) -> StageInfo:
-        """Name, version and needs of the stage. Raises ChildDied when it cannot be imported."""
+        """Name, version, needs and rounds of the stage. Raises ChildDied when it cannot be imported."""
 
     async def run(self, task: ComputeTask, on_progress: OnProgress) -> Computed:
         """Computes. Raises PermanentError, TransientError, OutOfMemory, StageTimeout or ChildDied; cancelling it ends the work."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Container, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -13,10 +13,12 @@ from pydantic import ValidationError
 from shared.contracts.manifest import Manifest
 from shared.contracts.messages import StageMessage
 from shared.contracts.request import JobRequest
+from shared.contracts.split import RoundMade
 from shared.errors import ObjectCorrupt, ObjectMissing, TransientError
 from shared.runtime.manifests import CorruptInput
 from shared.runtime.metrics import TRANSFERRED
 from shared.runtime.patience import PatientStore
+from shared.runtime.workspace import PARTS
 from shared.storage import keys
 
 UPLOADS = "images"  # in a stage's `needs`: what callers uploaded
@@ -24,13 +26,14 @@ UPLOADS = "images"  # in a stage's `needs`: what callers uploaded
 
 @dataclass(frozen=True)
 class InputFile:
-    """One object to fetch. `name` is its path below `inputs/`; `attempt` made it (None: the caller did)."""
+    """One object to fetch. `name` is its path below `folder`; `attempt` made it (None: the caller did, or a part)."""
 
     key: str
     name: str
     sha256: str | None
     position: int
     attempt: str | None
+    folder: str = "inputs"
 
 
 async def read_request(store: PatientStore, message: StageMessage) -> JobRequest:
@@ -56,20 +59,36 @@ def files_needed(
                 key = keys.attempt_file(manifest.job_id, manifest.position, manifest.step, manifest.attempt, output.name)
                 name = f"{manifest.stage}/{output.name}"
                 files.append(InputFile(key, name, output.sha256, manifest.position, manifest.attempt))
-    for file in files:
-        if not _is_inside(file.name):
-            raise CorruptInput(file.key, file.position, file.attempt)
-    return files
+    return _all_inside(files)
+
+
+def part_outputs(
+    message: StageMessage, made: RoundMade, patterns: Sequence[str] = ("*",), parts: Container[str] | None = None
+) -> list[InputFile]:
+    """What parts of an earlier round made: of all of them, or of those named. Raises CorruptInput as `files_needed` does."""
+    job_id, position, step = message.job_id, message.position, message.step.name
+    files = []
+    for part in made.parts:
+        for output in part.outputs if parts is None or part.part in parts else ():
+            if any(fnmatchcase(output.name, pattern) for pattern in patterns):
+                key = keys.part_file(job_id, position, step, made.split, part.part, part.attempt, output.name)
+                files.append(InputFile(key, f"{made.round}/{part.part}/{output.name}", output.sha256, position, None, PARTS))
+    return _all_inside(files)
+
+
+def rounds_outputs(message: StageMessage, rounds: Sequence[RoundMade], needs: Mapping[str, tuple[str, ...]]) -> list[InputFile]:
+    """What earlier rounds made, by `needs["parts/<round>"]`. Raises CorruptInput as `files_needed` does."""
+    return [file for made in rounds for file in part_outputs(message, made, needs.get(f"{PARTS}/{made.round}", ()))]
 
 
 async def fetch(store: PatientStore, root: Path, files: Iterable[InputFile], at_once: int, stage: str) -> None:
-    """Writes the files below `root/inputs`. Raises CorruptInput."""
+    """Writes the files below `root`. Raises CorruptInput."""
     turns = asyncio.Semaphore(at_once)
 
     async def fetch_one(file: InputFile) -> None:
         async with turns:
             try:
-                size = await store.download(file.key, root / "inputs" / file.name, file.sha256)
+                size = await store.download(file.key, root / file.folder / file.name, file.sha256)
             except (ObjectCorrupt, ObjectMissing) as error:
                 raise CorruptInput(file.key, file.position, file.attempt) from error
             TRANSFERRED.labels(stage, "download").inc(size)
@@ -114,6 +133,13 @@ def _uploads(message: StageMessage, request: JobRequest) -> list[InputFile]:
         for index, image in enumerate(request.images)
         if image.key is not None
     ]
+
+
+def _all_inside(files: list[InputFile]) -> list[InputFile]:
+    for file in files:
+        if not _is_inside(file.name):
+            raise CorruptInput(file.key, file.position, file.attempt)
+    return files
 
 
 def _is_inside(name: str) -> bool:

@@ -90,6 +90,10 @@ class PatientStore:
         """Writes the object to a file, verified."""
         return await self._patience.call(STORE, lambda: self._store.download(key, path, sha256))
 
+    async def list(self, prefix: str) -> Sequence[str]:
+        """Every key below a prefix."""
+        return await self._patience.call(STORE, lambda: self._store.list(prefix))
+
     async def delete(self, keys: Sequence[str]) -> None:
         """Removes keys."""
         await self._patience.call(STORE, lambda: self._store.delete(keys))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from shared.contracts.base import SCHEMA_VERSION
-from shared.contracts.messages import StageMessage
+from shared.contracts.messages import SPLIT_VERSION, StageMessage
 from shared.contracts.routing import HEADER_NEWER
 from shared.ports import Delivery
 
@@ -35,7 +35,7 @@ def read_message(delivery: Delivery, stage: str) -> ReadMessage:
     try:
         raw = json.loads(delivery.body)
         version = raw.get("schema_version", SCHEMA_VERSION)
-        if isinstance(version, int) and version > SCHEMA_VERSION:
+        if isinstance(version, int) and version > SPLIT_VERSION:
             return _newer(delivery, version)
         message = StageMessage.model_validate(raw)
     except ValidationError as error:
@@ -65,5 +65,5 @@ def count_header(delivery: Delivery, name: str) -> int:
 def _newer(delivery: Delivery, version: int) -> Newer | Unreadable:
     times = count_header(delivery, HEADER_NEWER)
     if times >= MAX_NEWER:
-        return Unreadable(f"schema version {version} is newer than {SCHEMA_VERSION}, and no worker that reads it came")
+        return Unreadable(f"schema version {version} is newer than {SPLIT_VERSION}, and no worker that reads it came")
     return Newer(times)

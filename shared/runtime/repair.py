@@ -18,7 +18,7 @@ async def take_back(store: PatientStore, message: StageMessage, finding: Corrupt
         key = keys.step_manifest(message.job_id, position, message.slip.steps[position].name)
         if await _uses(store, key, finding):
             await store.delete([key])
-    counted = message.model_copy(update={"corrupt_findings": message.corrupt_findings + 1})
+    counted = message.whole().model_copy(update={"corrupt_findings": message.corrupt_findings + 1})
     for position in range(message.position):
         if not await store.exists(keys.step_manifest(message.job_id, position, message.slip.steps[position].name)):
             return counted.at(position)

@@ -29,12 +29,15 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """A share of a round's work, for any replica. `name`: `[a-z0-9-]{1,40}`, unique in its round. Raises ValueError."""
+    """A share of a round's work, for any replica. `name`: `[a-z0-9-]{1,40}`, unique in its round. Raises ValueError.
+
+    It reads all of those parts of the previous round that `parts` names, and of any earlier round what `needs` says ("parts/<round>").
+    """
 
     name: str
     weight: float = 1.0  # share of the round's work, for progress
     needs: Mapping[str, tuple[str, ...]] | None = None  # fewer inputs than the stage's `needs`; None: all of them
-    parts: tuple[str, ...] | None = None  # which parts of the previous round it reads; None: all
+    parts: tuple[str, ...] | None = None  # of the previous round; None: all
 
     def __post_init__(self) -> None:
         if not _PART_NAME.fullmatch(self.name):

@@ -1,9 +1,12 @@
 """One delivery's way through the worker loop: the same for every stage. Change it with care: its order is what nothing is lost by.
 
+Messages about a share of a step go the same way with a few turns of their own (share_turn.py).
+
 stop? → ack · step committed? → forward, or tell that it failed · worker lost too often → give up · tell started
 inputs through the previous step's manifest · a parent's outputs of the same digest, else compute in the child, reading `stop`, and upload
 attempt's manifest, step's manifest
 FORWARD: publish next → tell stage.completed → ack          always publish before ack
+a partitioned stage may divide the step instead of making it: publish what brings it on → ack
 """
 
 import asyncio
@@ -17,8 +20,10 @@ from shared.contracts.messages import StageMessage
 from shared.contracts.routing import HEADER_WAITED
 from shared.errors import CODES, ChildDied, DependencyUnavailable, LeaseLost, OutOfMemory, PermanentError, TransientError
 from shared.ports import Delivery
+from shared.runtime.attempt import Attempt, Onward
 from shared.runtime.commit import commit
-from shared.runtime.making import Attempt
+from shared.runtime.inputs import all_or_first_error
+from shared.runtime.making import StepAttempt
 from shared.runtime.manifests import CorruptInput, committed_manifest
 from shared.runtime.metrics import CORRUPT_INPUTS
 from shared.runtime.patience import Patience, PatientPublisher, PatientStore, WaitedTooLong
@@ -38,7 +43,9 @@ ASIDE_S = 300.0  # for a message that was held too long
 class Turn:
     """Settles one delivery. Cancelling `run` ends the child and settles nothing."""
 
-    def __init__(self, tools: Tools, delivery: Delivery, message: StageMessage, settling: Settling) -> None:
+    def __init__(
+        self, tools: Tools, delivery: Delivery, message: StageMessage, settling: Settling, attempt: type[Attempt] = StepAttempt
+    ) -> None:
         patience = Patience(message.step.hard_limit_s, tools.on_state, tools.rng)
         self._tools = tools
         self._delivery = delivery
@@ -46,7 +53,7 @@ class Turn:
         self._settling = settling
         self._store = PatientStore(tools.store, patience)
         self._tell = Teller(tools.broker, PatientPublisher(tools.broker, patience), delivery, message, tools.now())
-        self._attempt = Attempt(tools, self._store, message, self._tell.progress)
+        self._attempt = attempt(tools, self._store, message, self._tell.progress)
 
     async def run(self) -> str:
         """The settlement's name, however the turn ended."""
@@ -65,10 +72,17 @@ class Turn:
             return await self._done("stopped")
         committed = await committed_manifest(self._store, self._message, self._message.position)
         if committed is not None:
-            return await self._conclude(committed, "forwarded")
+            return await self._find(committed)
         lost = max(self._delivery.delivery_count, self._message.resumed)
         if lost >= MAX_LOST_WORKERS:
             return await self._give_up("WORKER_LOST", f"{lost} workers were lost on this step")
+        return await self._begin()
+
+    async def _find(self, committed: Manifest) -> str:
+        """The step is committed already."""
+        return await self._conclude(committed, "forwarded")
+
+    async def _begin(self) -> str:
         await self._tell.started()
         if self._message.position == 0:
             return await self._work(None)
@@ -80,7 +94,7 @@ class Turn:
             await self._tell.hand_on(self._message.at(position))
             return await self._done("previous_missing")
         if previous.error is not None:
-            await self._tell.failed(position, _attempt_key(previous))
+            await self._tell.failed(position, attempt_key(previous))
             return await self._done("previous_failed")
         return await self._work(previous)
 
@@ -88,20 +102,32 @@ class Turn:
         made = await self._unless_stopped(self._attempt.make(previous))
         if made is None:
             return await self._done("stopped")
+        if isinstance(made, Onward):
+            return await self._go_onward(made)
         return await self._conclude(await commit(self._store, self._message, made), "done")
+
+    async def _go_onward(self, onward: Onward) -> str:
+        turns = asyncio.Semaphore(self._tools.settings.transfers)
+
+        async def hand_on(message: StageMessage) -> None:
+            async with turns:
+                await self._tell.hand_on(message)
+
+        await all_or_first_error(hand_on(message) for message in onward.messages)
+        return await self._done(onward.settlement)
 
     async def _conclude(self, committed: Manifest, settlement: str) -> str:
         """Forwards a committed step, or tells that it failed. `committed` need not be this turn's."""
         message = self._message
         if committed.error is not None:
-            await self._tell.failed(message.position, _attempt_key(committed))
+            await self._tell.failed(message.position, attempt_key(committed))
             return await self._done("failed")
         if not message.slip.is_last(message.position):
             await self._tell.hand_on(message.at(message.position + 1))
-        await self._tell.completed(_attempt_key(committed))
+        await self._tell.completed(attempt_key(committed))
         return await self._done(settlement)
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, Manifest]) -> Manifest | None:
+    async def _unless_stopped(self, work: Coroutine[Any, Any, Manifest | Onward]) -> Manifest | Onward | None:
         """What the work makes; None when the job was stopped meanwhile, and then the work has ended too."""
         task, stop = asyncio.create_task(work), asyncio.create_task(self._until_stopped())
         try:
@@ -130,6 +156,9 @@ class Turn:
         if self._message.reduction:
             return await self._fail(PermanentError(error.code))
         logger.warning("{}; once more at a lower resolution", error)
+        return await self._reduce()
+
+    async def _reduce(self) -> str:
         return await self._retry(reduction=1)
 
     async def _repair(self, finding: CorruptInput) -> str:
@@ -137,8 +166,12 @@ class Turn:
         logger.error("{} (finding {} of this job)", finding, self._message.corrupt_findings + 1)
         if self._message.corrupt_findings + 1 >= MAX_FINDINGS:
             return await self._fail(PermanentError("ARTIFACT_CORRUPT"))
-        await self._tell.hand_on(await take_back(self._store, self._message, finding))
-        return await self._done("repaired")
+        return await self._start_over(await take_back(self._store, self._message, finding), "repaired")
+
+    async def _start_over(self, message: StageMessage, settlement: str) -> str:
+        """From this step or an earlier one."""
+        await self._tell.hand_on(message)
+        return await self._done(settlement)
 
     async def _fail(self, error: PermanentError) -> str:
         """Commits the failure: whoever comes later finds it."""
@@ -185,5 +218,6 @@ class Turn:
         return settlement
 
 
-def _attempt_key(manifest: Manifest) -> str:
+def attempt_key(manifest: Manifest) -> str:
+    """Where an attempt's own manifest is."""
     return keys.attempt_manifest(manifest.job_id, manifest.position, manifest.step, manifest.attempt)

@@ -22,8 +22,8 @@ from shared.runtime.patience import BROKER, STORE, Patience
 from shared.runtime.reading import Newer, ReadMessage, Unreadable, read_message
 from shared.runtime.settings import WorkerSettings
 from shared.runtime.settling import Settling
+from shared.runtime.share_turn import turn_of
 from shared.runtime.tools import Tools
-from shared.runtime.turn import Turn
 from shared.runtime.workfolder import WorkFolder
 
 CONSUMER = "consumer"
@@ -143,7 +143,7 @@ class StageWorker:
     async def _turn(self, delivery: Delivery, message: ReadMessage, settling: Settling) -> str:
         try:
             if isinstance(message, StageMessage):
-                return await Turn(self._tools, delivery, message, settling).run()
+                return await turn_of(self._tools, delivery, message, settling).run()
             if isinstance(message, Newer):
                 return await self._wait_for_upgrade(delivery, message, settling)
             return await self._give_up_unread(message, settling)

@@ -38,6 +38,31 @@ def attempt_manifest(job_id: str, position: int, step: str, attempt: str) -> str
     return attempt_file(job_id, position, step, attempt, "manifest.json")
 
 
+def split(job_id: str, position: int, step: str, split: str) -> str:
+    """How a round of a step is divided."""
+    return attempt_file(job_id, position, step, split, "split.json")
+
+
+def parts_made(job_id: str, position: int, step: str, split: str) -> str:
+    """Prefix of what says which parts of a split are made, and nothing else."""
+    return attempt_file(job_id, position, step, split, "made/")
+
+
+def part_made(job_id: str, position: int, step: str, split: str, part: str) -> str:
+    """The commit point of a part."""
+    return f"{parts_made(job_id, position, step, split)}{part}.json"
+
+
+def split_replaced(job_id: str, position: int, step: str, split: str) -> str:
+    """Present when the step was published anew: nobody needs the parts of this split any more."""
+    return f"{parts_made(job_id, position, step, split)}replaced"
+
+
+def part_file(job_id: str, position: int, step: str, split: str, part: str, attempt: str, name: str) -> str:
+    """One output of one delivery of a part."""
+    return attempt_file(job_id, position, step, split, f"parts/{part}/{attempt}/{name}")
+
+
 def webhook_body(job_id: str, delivery_id: str) -> str:
     """The exact body of a webhook."""
     return f"{job_prefix(job_id)}webhooks/{delivery_id}"

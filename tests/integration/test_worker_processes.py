@@ -30,7 +30,8 @@ from tests.support.eventually import eventually
 from tests.support.proxy import TcpProxy
 from tests.support.servers import S3Server
 
-STAGES = {"ingest": "FakeStage", "segmentation": "FakeSegmentation", "sfm": "FakeSfm"}
+STAGES = {"ingest": "fake_stage:FakeStage", "segmentation": "fake_stage:FakeSegmentation", "sfm": "fake_stage:FakeSfm"}
+PARTITIONED = "partitioned:SixLetters"  # of ingest
 BUCKET = "worker-processes"
 
 
@@ -45,7 +46,7 @@ class WorkerProcess:
 
     def __init__(self, stage: str, environment: dict[str, str]) -> None:
         self.port = free_port()
-        command = [sys.executable, "-m", "tests.support.fake_worker", STAGES[stage]]
+        command = [sys.executable, "-m", "tests.support.fake_worker", STAGES.get(stage, stage)]
         self.process = subprocess.Popen(command, env={**os.environ, **environment, "MESHWORK_HEALTH_PORT": str(self.port)})
 
     def ask(self, path: str) -> httpx.Response | None:
@@ -170,6 +171,24 @@ async def test_a_killed_worker_loses_nothing(mesh: Mesh, tmp_path: Path) -> None
     assert len(manifests) == 2  # the step's and the winning attempt's
 
 
+async def test_a_killed_worker_costs_only_its_part(mesh: Mesh, tmp_path: Path) -> None:
+    """kill -9 of one of two that share a step: only the part that it was at is computed again."""
+    first, second = mesh.worker(PARTITIONED), mesh.worker(PARTITIONED)
+    await asyncio.gather(first.ready(), second.ready())
+    message = slow(tmp_path, seconds=1.0)
+    await mesh.submit(message)
+    await eventually(lambda: len(diary(tmp_path)) >= 3, 30)
+
+    first.kill()
+    await eventually(lambda: mesh.completed(message.job_id), 60)
+
+    made = Manifest.model_validate_json(await mesh.store.get(keys.step_manifest(message.job_id, 0, "ingest")))
+    assert await mesh.store.get(keys.attempt_file(message.job_id, 0, "ingest", made.attempt, "out.txt")) == b"abcdef"
+    assert [link.part for link in made.parts] == list("abcdef")
+    assert len(diary(tmp_path)) <= 7
+    assert len({line.split()[0] for line in (tmp_path / "diary").read_text().splitlines()}) == 2
+
+
 async def test_a_worker_told_to_leave_hands_back_at_once(mesh: Mesh, tmp_path: Path) -> None:
     """SIGTERM while it computes: gone well within the grace period; the step is done by another, uncounted."""
     first = mesh.worker("ingest")
@@ -259,7 +278,7 @@ def test_a_stage_runs_by_hand_on_a_folder(tmp_path: Path) -> None:
     from tests.support.builders import a_request
 
     (tmp_path / "request.json").write_bytes(a_request("by-hand").to_bytes())
-    command = [sys.executable, "-m", "tests.support.fake_worker", "FakeStage", "run", str(tmp_path), "--params"]
+    command = [sys.executable, "-m", "tests.support.fake_worker", "fake_stage:FakeStage", "run", str(tmp_path), "--params"]
 
     good = subprocess.run([*command, '{"word": "hand"}'], capture_output=True, text=True, timeout=60, check=True)
     bad = subprocess.run([*command, '{"behaviour": "permanent"}'], capture_output=True, text=True, timeout=60, check=False)

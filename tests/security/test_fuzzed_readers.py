@@ -27,7 +27,7 @@ from gateway.door_multipart import parts_of
 from gateway.problems import Problem
 from services.ingest.decoding import UnusablePhotoError, decode
 from services.ingest.focal_length import camera_key, focal_length_px
-from shared.contracts import events, manifest, messages, request, slip
+from shared.contracts import events, manifest, messages, request, slip, split
 from shared.contracts.base import Contract
 from shared.contracts.routing import DEAD_EXCHANGE, EVENTS_EXCHANGE
 from tests.security.hostile_files import exif, jpeg_with, photo
@@ -56,7 +56,7 @@ def tried(least: int) -> Any:
 
 def test_every_kind_of_message_is_tried() -> None:
     """Those of the contracts' modules are all here."""
-    modules = (events, manifest, messages, request, slip)
+    modules = (events, manifest, messages, request, slip, split)
     there = {value for module in modules for value in vars(module).values() if isinstance(value, type) and issubclass(value, Contract)}
     assert {model for model in there if model is not Contract and not model.__name__.startswith("_")} <= set(MODELS)
 

@@ -100,11 +100,11 @@ def _ack_before_forward() -> Patch:
     async def conclude(self: turn.Turn, committed: Manifest, outcome: str) -> str:
         settled = await self._done(outcome)
         if committed.error is not None:
-            await self._tell.failed(self._message.position, turn._attempt_key(committed))
+            await self._tell.failed(self._message.position, turn.attempt_key(committed))
             return settled
         if not self._message.slip.is_last(self._message.position):
             await self._tell.hand_on(self._message.at(self._message.position + 1))
-        await self._tell.completed(turn._attempt_key(committed))
+        await self._tell.completed(turn.attempt_key(committed))
         return settled
 
     return mock.patch.object(turn.Turn, "_conclude", conclude)

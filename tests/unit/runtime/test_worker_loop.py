@@ -8,7 +8,7 @@ import pytest
 
 from shared.broker.headers import message_headers, trace_id
 from shared.contracts.manifest import StageReport
-from shared.contracts.messages import StageMessage
+from shared.contracts.messages import SPLIT_VERSION, StageMessage
 from shared.contracts.request import ImageSource
 from shared.contracts.routing import HEADER_CODE, HEADER_JOB, HEADER_NEWER, HEADER_REASON, HEADER_STEP, WORK_EXCHANGE
 from shared.errors import ChildDied, OutOfMemory, PermanentError, StageTimeout, TransientError
@@ -298,7 +298,7 @@ async def test_what_nobody_can_read_is_given_up(mesh: Mesh, body: bytes) -> None
 async def test_a_newer_message_waits_for_the_upgrade(mesh: Mesh) -> None:
     """It comes back in a minute, unchanged and uncounted."""
     await mesh.worker("ingest")
-    body = json.dumps({"schema_version": 2, "whatever": True}).encode()
+    body = json.dumps({"schema_version": SPLIT_VERSION + 1, "whatever": True}).encode()
 
     await mesh.gateway.publish(Publication(WORK_EXCHANGE, "stage.ingest", body, "id", headers={HEADER_NEWER: 58}))
     put_back = await mesh.arrival("retry.1m")
@@ -309,7 +309,7 @@ async def test_a_newer_message_waits_for_the_upgrade(mesh: Mesh) -> None:
 async def test_a_newer_message_is_given_up_after_an_hour(mesh: Mesh) -> None:
     """The upgrade did not come."""
     await mesh.worker("ingest")
-    body = json.dumps({"schema_version": 2}).encode()
+    body = json.dumps({"schema_version": SPLIT_VERSION + 1}).encode()
 
     await mesh.gateway.publish(Publication(WORK_EXCHANGE, "stage.ingest", body, "id", headers={HEADER_NEWER: 60}))
 

@@ -1,0 +1,73 @@
+"""What follows the last part of a round: the next round's parts, or the join, which makes the step.
+
+stop? step committed? → turn.py, as for any step · split replaced? → ack · a part missing after all? → published again
+a next round?   divided already? → publish what is missing, or what follows → ack
+                the stage is asked, with what this round made → <split>/split.json → publish every part → ack
+the join        inputs of the split's own chain, what every round made → compute in the child → the step's manifest, as for any step
+"""
+
+from shared.contracts.manifest import Manifest, PartLink
+from shared.contracts.split import RoundMade, Split
+from shared.runtime.attempt import Onward
+from shared.runtime.compute import StageInfo
+from shared.runtime.inputs import files_needed, rounds_outputs
+from shared.runtime.scatter import Division, ScatteringAttempt
+from shared.runtime.share import ShareAttempt
+from shared.runtime.splits import brought_on_by, following_id, step_fraction
+
+
+class GatherAttempt(ShareAttempt, ScatteringAttempt):
+    """Of a message that names a split, but no part."""
+
+    _rounds: tuple[str, ...] = ()
+
+    async def make(self, previous: Manifest | None) -> Manifest | Onward:
+        """As `Attempt` says."""
+        info, standing = await self._begin()
+        split, self._rounds = standing.split, info.rounds
+        if standing.replaced or standing.missing:
+            return Onward(brought_on_by(standing, self._message), "gathered_too_early")
+        following = info.rounds.index(split.round) + 1
+        if following < len(info.rounds):
+            return await self._next_round(info, split, info.rounds[following])
+        return await self._joined(info, split)
+
+    async def _next_round(self, info: StageInfo, split: Split, round: str) -> Onward:
+        before = await self._made(split)
+        following = following_id(before[-1], round)
+        found = await self._splits.find(following)
+        if found is not None:
+            return Onward(brought_on_by(await self._splits.standing(found), self._message), "scattered_again")
+        request, chain = await self._context()
+        divided = await self._divide(Division(following, round, split.generation, before), info, request, chain)
+        return Onward(brought_on_by(await self._splits.commit(divided), self._message), "scattered")
+
+    async def _joined(self, info: StageInfo, split: Split) -> Manifest:
+        rounds = await self._made(split)
+        request, chain = await self._context()
+        files = files_needed(self._message, request, chain, info.join_needs) + rounds_outputs(self._message, rounds, info.join_needs)
+        async with self._workspace(request, chain, files) as workspace:
+            computed = await self._compute(workspace, "join")
+            outputs = await self._upload(workspace)
+        parts = [part for made in rounds for part in made.parts]
+        manifest = await self._manifest(computed.report)
+        return manifest.model_copy(
+            update={
+                "outputs": outputs,
+                "peak_memory_bytes": max(computed.peak_memory_bytes, *(part.peak_memory_bytes for part in parts)),
+                "seconds": self._seconds + sum(made.seconds for made in rounds) + sum(part.seconds for part in parts),
+                "tries": max(self._message.attempt, *(part.tries for part in parts)),
+                "parts": tuple(
+                    PartLink(round=made.round, split=made.split, part=part.part, attempt=part.attempt)
+                    for made in rounds
+                    for part in made.parts
+                ),
+            }
+        )
+
+    async def _made(self, split: Split) -> tuple[RoundMade, ...]:
+        return (*split.before, await self._splits.made(split, self._tools.settings.transfers))
+
+    async def _progress(self, fraction: float, sentence: str) -> None:
+        """What the join tells, behind every round."""
+        await self._on_progress(step_fraction(self._rounds, self._rounds[-1], 1.0) + fraction / (len(self._rounds) + 1), sentence)

@@ -1,0 +1,39 @@
+"""What a part of a step and what follows its parts have in common: both start from the split that their message names."""
+
+from shared.contracts.manifest import Manifest
+from shared.contracts.messages import StageMessage
+from shared.contracts.request import JobRequest
+from shared.errors import MeshworkError
+from shared.runtime.attempt import Attempt
+from shared.runtime.compute import OnProgress, StageInfo
+from shared.runtime.inputs import read_request
+from shared.runtime.manifests import attempt_manifest
+from shared.runtime.patience import PatientStore
+from shared.runtime.splits import Splits, Standing
+from shared.runtime.tools import Tools
+
+
+class OtherVersion(MeshworkError):
+    """The step was split by another version of the stage: one that is being replaced, or one that replaces this one."""
+
+
+class ShareAttempt(Attempt):
+    """Of a message that names a split."""
+
+    def __init__(self, tools: Tools, store: PatientStore, message: StageMessage, on_progress: OnProgress) -> None:
+        super().__init__(tools, store, message, on_progress)
+        self._splits = Splits(store, message)
+
+    async def _begin(self) -> tuple[StageInfo, Standing]:
+        """The stage, and how far the split is. Raises OtherVersion and CorruptInput."""
+        info = await self._tools.compute.describe()
+        split = await self._splits.read(str(self._message.split))
+        self._links, self._digest = split.chain, split.digest
+        if split.stage_version != info.version or split.round not in info.rounds:
+            raise OtherVersion(f"split by version {split.stage_version} of {split.stage}, this is {info.version}")
+        return info, await self._splits.standing(split)
+
+    async def _context(self) -> tuple[JobRequest, tuple[Manifest, ...]]:
+        """What was asked, and the manifests of the chain that the step was split with."""
+        request = await read_request(self._store, self._message)
+        return request, tuple([await attempt_manifest(self._store, self._message.job_id, link) for link in self._links])
