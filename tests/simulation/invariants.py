@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway.database.records import ENDINGS, FINISHED, DeliveryRecord, JobRecord
-from shared.contracts.manifest import Manifest
+from shared.contracts.manifest import ChainLink, Manifest
 from shared.contracts.routing import DEAD_TRACKER_QUEUE
+from shared.contracts.split import Split
 from shared.runtime.repair import MAX_FINDINGS
 from shared.storage import keys
 from tests.simulation.network import until_calm
@@ -125,13 +126,27 @@ def _of_artifacts(world: "World", record: JobRecord) -> list[str]:
     lineage = json.loads(world.bucket.objects[key])
     if [step for step, _ in lineage] != list(STEPS):
         return [f"{job.id}: made of {lineage}"]
-    found = []
+    found = [complaint for link in last.chain for complaint in _of_parts(world, job.id, link)]
     for link, made in zip(last.chain, lineage, strict=False):
         key = keys.attempt_file(job.id, link.position, link.step, link.attempt, LINEAGE)
         named_one = json.loads(world.bucket.objects.get(key, b"[null]"))[-1] if key not in world.bucket.damaged else made
         if named_one != made:
             found.append(f"{job.id}: chains mixed at {link.step}: {named_one} is named, {made} is inside")
     return found
+
+
+def _of_parts(world: "World", job_id: str, link: ChainLink) -> list[str]:
+    """A step that was split is joined from every part of every round, each once."""
+    made = Manifest.model_validate_json(world.bucket.objects[keys.attempt_manifest(job_id, link.position, link.step, link.attempt)])
+    joined = Counter((part.split, part.part) for part in made.parts)
+    splits = {part.split for part in made.parts}
+    objects = world.bucket.objects
+    planned = Counter(
+        (split, part.name)
+        for split in splits
+        for part in Split.model_validate_json(objects[keys.split(job_id, link.position, link.step, split)]).parts
+    )
+    return [] if joined == planned else [f"{job_id}: {link.step} was joined from {joined}, not from {planned}"]
 
 
 def _of_deleted(world: "World", ledger: Ledger, job_id: str, record: JobRecord | None) -> list[str]:

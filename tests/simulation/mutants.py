@@ -25,6 +25,7 @@ from shared.ports import Broker, Delivery, Publication
 from shared.runtime.manifests import attempt_manifest
 from shared.runtime.patience import PatientStore
 from shared.storage import keys
+from tests.simulation import part_mutants
 
 Patch = Any
 
@@ -239,6 +240,12 @@ MUTANTS: dict[str, Callable[[], Patch]] = {
     "random-webhook-id": _random_webhook_id,
     "dead-letters-untold": _dead_letters_untold,
     "inputs-unverified": _inputs_unverified,
+    "parts-share-a-key": part_mutants.parts_share_a_key,
+    "last-part-alone-gathers": part_mutants.last_part_alone_gathers,
+    "made-part-says-nothing": part_mutants.made_part_says_nothing,
+    "ack-before-parts": part_mutants.ack_before_parts,
+    "replaced-before-publish": part_mutants.replaced_before_publish,
+    "part-alone-is-reduced": part_mutants.part_alone_is_reduced,
 }
 
 

@@ -1,7 +1,4 @@
-"""What each kind of process runs: the product's own parts, around adapters that cross the simulated network.
-
-Partitioned stages, once the runtime has them, need a compute here that splits, and a look at parts in `invariants`.
-"""
+"""What each kind of process runs: the product's own parts, around adapters that cross the simulated network."""
 
 import asyncio
 import contextvars

@@ -1,13 +1,16 @@
 """What a simulation has in place of compute and of a caller's server."""
 
 import asyncio
+import hashlib
 import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from shared.contracts.manifest import StageReport
+from shared.contracts.split import PartPlan
 from shared.errors import ChildDied, OutOfMemory, PermanentError, TransientError
 from shared.http.errors import Unreachable
 from shared.http.posting import Answer
@@ -16,6 +19,8 @@ from shared.runtime.workfolder import WorkFolder
 from tests.simulation.network import Network
 
 STEPS = ("ingest", "sfm", "export")
+PARTITIONED = "sfm"
+PARTS: dict[str, tuple[tuple[str, ...], ...]] = {"first": ((), ("a", "b"), ("a", "b", "c")), "second": ((), ("x",), ("x", "y"))}
 LINEAGE = "lineage.json"
 RESULT = "model.glb"
 _TELLS_PROGRESS = 0.3  # share of computations
@@ -38,7 +43,10 @@ class SimulatedCompute:
     trouble: float = 0.0
 
     async def describe(self) -> StageInfo:
-        return StageInfo(self.stage, "1", dict.fromkeys(STEPS[: STEPS.index(self.stage)], ("*",)))
+        needs = dict.fromkeys(STEPS[: STEPS.index(self.stage)], ("*",))
+        if self.stage != PARTITIONED:
+            return StageInfo(self.stage, "1", needs)
+        return StageInfo(self.stage, "1", needs, tuple(PARTS), needs, needs | {f"parts/{round}": ("*",) for round in PARTS})
 
     async def run(self, task: ComputeTask, on_progress: OnProgress) -> Computed:
         await asyncio.sleep(self.rng.choice((0.01, 1.0, 5.0, 40.0)))
@@ -46,8 +54,10 @@ class SimulatedCompute:
             await on_progress(0.5, "half")
         await asyncio.sleep(self.rng.choice((0.01, 1.0, 5.0)))
         self._fail_perhaps()
+        if task.ask == "split":
+            return Computed(StageReport(), parts=_parts(task))
         last = self.stage == STEPS[-1]
-        made = json.dumps([*self._lineage(task.workspace / "inputs"), [self.stage, f"{self.rng.getrandbits(64):016x}"]])
+        made = json.dumps(self._made(task))
         outputs = task.workspace / "outputs"
         outputs.mkdir(exist_ok=True)
         for name in (LINEAGE, RESULT) if last else (LINEAGE,):
@@ -56,6 +66,15 @@ class SimulatedCompute:
 
     async def close(self) -> None:
         pass
+
+    def _made(self, task: ComputeTask) -> Any:
+        """Of a step its lineage; of a part that of its inputs, what it read of the round before, and a nonce."""
+        lineage, nonce = self._lineage(task.workspace / "inputs"), f"{self.rng.getrandbits(64):016x}"
+        if task.ask == "run_part":
+            return {"lineage": lineage, "read": _nonces(_read_parts(task)), "nonce": nonce, "reduction": task.reduction}
+        if task.ask == "join" and not _fit_together(task, lineage):
+            return [["mixed parts", ""], *lineage]
+        return [*lineage, [self.stage, nonce]]
 
     def _lineage(self, inputs: Path) -> list[list[str]]:
         """The previous step's, which every earlier step's begins; otherwise these inputs are of two chains."""
@@ -68,6 +87,40 @@ class SimulatedCompute:
             return
         kind = self.rng.choice((TransientError, ChildDied, OutOfMemory, PermanentError))
         raise PermanentError("NO_SURFACE") if kind is PermanentError else kind("a simulated failure")
+
+
+def _kind(task: ComputeTask) -> int:
+    """How a job's step is divided: a third of them not at all. By its request alone, as `split` is pure."""
+    return hashlib.sha256((task.workspace / "request.json").read_bytes()).digest()[0] % 3
+
+
+def _parts(task: ComputeTask) -> tuple[PartPlan, ...]:
+    """The second round's read one or all parts of the first's."""
+    names = PARTS[task.round][_kind(task)]
+    reads: dict[str, tuple[str, ...]] = {"x": ("a",)}
+    return tuple(PartPlan(name=name, parts=reads.get(name), needs=None) for name in names)
+
+
+def _read_parts(task: ComputeTask) -> dict[str, dict[str, Any]]:
+    """By `<round>/<part>`: what the workspace has of parts."""
+    root = task.workspace / "parts"
+    return {str(path.parent.relative_to(root)): json.loads(path.read_text()) for path in sorted(root.rglob(LINEAGE))}
+
+
+def _nonces(parts: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    return {name: part["nonce"] for name, part in parts.items()}
+
+
+def _fit_together(task: ComputeTask, lineage: list[list[str]]) -> bool:
+    """Every part of every round is there, of the same inputs and resolution; later rounds read those deliveries that are there."""
+    parts = _read_parts(task)
+    nonces = _nonces(parts)
+    return (
+        set(parts) == {f"{round}/{name}" for round in PARTS for name in PARTS[round][_kind(task)]}
+        and all(part["reduction"] == task.reduction for part in parts.values())
+        and all(part["lineage"] == lineage and part["read"].items() <= nonces.items() for part in parts.values())
+        and all(bool(part["read"]) == name.startswith("second/") for name, part in parts.items())
+    )
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,9 @@ class Bucket:
         return sorted(key for key in self.objects if key.startswith(prefix))
 
     def outputs(self) -> list[str]:
-        """What steps made, manifests aside."""
-        return sorted(key for key in self.objects if key.count("/") == 4 and not key.endswith("/manifest.json"))
+        """What steps and parts made; not what says so."""
+        said = ("/manifest.json", "/split.json")
+        return sorted(key for key in self.objects if (key.count("/") == 4 or "/parts/" in key) and not key.endswith(said))
 
 
 class SimulatedStore:

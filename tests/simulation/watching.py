@@ -2,11 +2,12 @@
 
 Nothing is lost: if everybody were killed now, then for each unfinished job and each pending webhook there would still be a message in
 the broker, or a row in the outbox, that brings it to its end. A promise about moments, so no luck is needed to see it broken; and the
-sweeper, which finds what was lost after all, hides nothing.
+sweeper, which finds what was lost after all, hides nothing. A message about a part brings its job on only if no other part is lost.
 """
 
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +15,12 @@ from typing import Any
 from gateway.database.records import FINISHED
 from shared.broker.memory_server import MemoryServer, Message
 from shared.contracts.routing import DEAD_EXCHANGE, HEADER_JOB, WEBHOOKS_QUEUE
+from shared.storage import keys
 from tests.simulation.stand_ins import STEPS
+from tests.simulation.store import Bucket
 
 Seen = tuple[str, int, float]  # status, version, progress
+SplitOf = tuple[str, int, str, str]  # job, position, step, split
 _UNSENT = "SELECT job_id, kind, payload FROM outbox WHERE sent_at IS NULL"
 _WEBHOOK_ENDS = ("delivered", "parked")
 
@@ -27,6 +31,7 @@ class Watcher:
 
     rows: sqlite3.Connection
     server: MemoryServer
+    bucket: Bucket
     held: Callable[[], Iterable[Message]]
     seen: dict[str, Seen] = field(default_factory=dict)
     complaints: dict[str, None] = field(default_factory=dict)
@@ -66,10 +71,43 @@ class Watcher:
                 yield job_id
             elif kind == "webhook":
                 yield json.loads(payload)["delivery_id"]
+        parts: defaultdict[SplitOf, set[str]] = defaultdict(set)
+        for message in self._messages():
+            share = _part_of(message)
+            if share is None:
+                yield _moved_by(message)
+            else:
+                parts[share[0]].add(share[1])
+        yield from (split[0] for split, waiting in parts.items() if self._brings_on(split, waiting))
+
+    def _messages(self) -> Iterator[Message]:
         for name, queue in self.server.queues.items():
             if not name.startswith("dead."):
-                yield from map(_moved_by, queue.ready)
-        yield from map(_moved_by, self.held())
+                yield from queue.ready
+        yield from self.held()
+
+    def _brings_on(self, split: SplitOf, waiting: set[str]) -> bool:
+        """Whether messages about these parts lead to the step's end: every part that is not made is among them, and what follows them."""
+        objects = self.bucket.objects
+        manifest = objects.get(keys.step_manifest(*split[:3]))
+        if manifest is not None:  # whoever commits a step hands it on; whoever finds that it failed tells so
+            return _read(manifest)["error"] is not None
+        if keys.split_replaced(*split) in objects or keys.split(*split) not in objects:
+            return False
+        planned = {part["name"] for part in _read(objects[keys.split(*split)])["parts"]}
+        return {part for part in planned if keys.part_made(*split, part) not in objects} <= waiting
+
+
+def _part_of(message: Message) -> tuple[SplitOf, str] | None:
+    """The split and the part that a message is about."""
+    publication = message.publication
+    if publication.exchange in ("events", DEAD_EXCHANGE) or publication.routing_key.endswith(WEBHOOKS_QUEUE):
+        return None
+    told = _read(publication.body)
+    if told["part"] is None:
+        return None
+    position = told["position"]
+    return (told["job_id"], position, told["slip"]["steps"][position]["name"], told["split"]), told["part"]
 
 
 def _moved_by(message: Message) -> str:

@@ -48,7 +48,7 @@ class World:
         self.network = Network(self.plan, self.rng, self.own_context, Hooks(self._crash, self._cut, self.loop.stall))
         self.server = MemoryServer()
         self.receiver = Receiver(self.network, self.rng, self.plan.deaf)
-        self.watcher = Watcher(self.file.take(), self.server, self._held)
+        self.watcher = Watcher(self.file.take(), self.server, self.bucket, self._held)
         self.caller_rows = self.database()
         self.own_context.run(self.caller_rows.enter)
         self.caller_rows.database.on_outbox(self._wake_a_relay)
