@@ -1,7 +1,7 @@
 """Segmentation: working images in, a mask per photo out, where one is wanted and can be trusted."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -11,12 +11,14 @@ import cv2
 from pydantic import BaseModel
 
 from services.segmentation.auto import MIN_SHARE, SegmenterOf, all_show_the_same, auto_segmenters, read_photo, tripod_groups
+from services.segmentation.batches import ROUND, Photo, batches, hand_over, parts_of, photos_of, taken_over
 from services.segmentation.mask import ObjectMask
 from services.segmentation.onnx_model import OnnxSegmenter, find_model
 from services.segmentation.params import SegmentationParams
 from services.segmentation.settings import SegmentationSettings
 from shared.contracts.manifest import StageReport, Warning
 from shared.photo_names import listed
+from shared.runtime.stage import Part
 from shared.runtime.workspace import Workspace
 from shared.thread_count import thread_count
 
@@ -28,12 +30,14 @@ class SegmentationStage:
     version: ClassVar[str] = "4"
     Params: ClassVar[type[BaseModel]] = SegmentationParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"ingest": ("photos.json", "photos/*")}
+    rounds: ClassVar[tuple[str, ...]] = (ROUND,)
+    split_needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"ingest": ("photos.json",)}
+    join_needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"ingest": ("photos.json",), f"parts/{ROUND}": ("*",)}
 
     def run(self, workspace: Workspace, params: SegmentationParams) -> StageReport:
         """Writes `masks/<stem>.png` for photos that have one, and `masks.json`. Raises PermanentError MODEL_UNUSABLE."""
-        ingest = workspace.inputs("ingest")
-        photos = json.loads((ingest / "photos.json").read_text())["photos"]
-        files = [ingest / photo["file"] for photo in photos]
+        photos = photos_of(workspace)
+        files = _files(workspace, photos)
         groups = tripod_groups(files) if params.mode != "onnx" else []
         found = _Found(names=[photo["name"] for photo in photos], still=groups)
         if params.mode in ("auto", "onnx") or (params.mode == "turntable" and groups):
@@ -41,9 +45,29 @@ class SegmentationStage:
             if params.mode != "onnx" and len(found.masks) < MIN_SHARE * len(photos):
                 found.discard(workspace.outputs)
         found.same_view = not found.masks and all_show_the_same(files, groups)
-        listing = {"mode": params.mode, "still_camera": bool(groups), "same_view": found.same_view, "masks": found.masks}
-        (workspace.outputs / "masks.json").write_text(json.dumps(listing, indent=1))
-        return _report(params, found)
+        return _listed(workspace, params, found)
+
+    def split(self, workspace: Workspace, params: SegmentationParams, round: str) -> tuple[Part, ...]:
+        """Batches of photos, for a network alone (batches.py)."""
+        return parts_of(photos_of(workspace), params)
+
+    def run_part(self, workspace: Workspace, params: SegmentationParams, round: str, part: str) -> None:
+        """Writes a batch's masks, and which photos have one. Raises as `run` does."""
+        photos = batches(photos_of(workspace))[part]
+        found = _Found(names=[photo["name"] for photo in photos], still=[])
+        found.provider = _segment(workspace, params, _files(workspace, photos), found)
+        hand_over(workspace.outputs, {"masks": found.masks, "unused": found.unused, "provider": found.provider})
+
+    def join(self, workspace: Workspace, params: SegmentationParams) -> StageReport:
+        """Writes what `run` writes."""
+        photos = photos_of(workspace)
+        found = _Found(names=[photo["name"] for photo in photos], still=[])
+        for part in batches(photos):
+            of_part = taken_over(workspace, part)
+            found.masks |= of_part["masks"]
+            found.unused += of_part["unused"]
+            found.provider = of_part["provider"]
+        return _listed(workspace, params, found)
 
 
 @dataclass
@@ -63,6 +87,16 @@ class _Found:
             (outputs / mask["file"]).unlink()
         self.masks.clear()
         self.unused = list(self.names)
+
+
+def _files(workspace: Workspace, photos: Sequence[Photo]) -> list[Path]:
+    return [workspace.inputs("ingest") / photo["file"] for photo in photos]
+
+
+def _listed(workspace: Workspace, params: SegmentationParams, found: _Found) -> StageReport:
+    listing = {"mode": params.mode, "still_camera": bool(found.still), "same_view": found.same_view, "masks": found.masks}
+    (workspace.outputs / "masks.json").write_text(json.dumps(listing, indent=1))
+    return _report(params, found)
 
 
 def _segment(workspace: Workspace, params: SegmentationParams, files: list[Path], found: _Found) -> str | None:
