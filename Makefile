@@ -15,7 +15,7 @@ SHARED ?= $(abspath ..)/shared
 SERVICES := ingest segmentation sfm mvs postprocess export webhooks
 SCALES := $(foreach s,$(SERVICES),$(if $($(s)),$(s)=$($(s))))
 
-.PHONY: help setup lock servers demo test lint types imports simulate unit contract integration security e2e fuzz acceptance serve up down logs scale generate bench bench-all bench-served chaos key clean
+.PHONY: help setup lock servers demo test lint types imports simulate unit contract integration security e2e fuzz acceptance serve up down logs scale generate bench bench-all bench-served bench-load chaos key clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -99,6 +99,10 @@ bench-all: setup ## the other captures, and photographs that people took
 
 bench-served: servers ## a capture through the gateway, embedded and mesh: CAPTURES="animal" PRESET=balanced
 	$(RUN) -m tests.benchmarks.fidelity served $(or $(CAPTURES),animal) $(if $(PRESET),--preset $(PRESET))
+
+bench-load: servers ## jobs a second at the gateway, then many jobs of stand-ins through six stages: JOBS=10000
+	$(RUN) -m tests.benchmarks.load gateway $(if $(JOBS),--jobs $(JOBS))
+	$(RUN) -m tests.benchmarks.load stages $(if $(JOBS),--jobs $(JOBS))
 
 key: setup ## a key for a tenant: TENANT=acme SCOPES="submit read" DAYS=90
 	@$(RUN) -m deploy.keys "$(TENANT)" $(if $(SCOPES),--scopes $(SCOPES)) $(if $(DAYS),--days $(DAYS))

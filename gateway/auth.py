@@ -80,7 +80,7 @@ def _is_signed_link(scope: Scope) -> bool:
     return "signature" in parse_qs(scope["query_string"].decode("ascii"))  # as text: parsed bytes may hold nothing but ASCII
 
 
-def require_tenant(request: Request) -> str:
+async def require_tenant(request: Request) -> str:
     """The tenant who asks. Raises Problem where KeyRequired let somebody through without a key."""
     tenant: str | None = getattr(request.state, "tenant", None)
     if tenant is None:

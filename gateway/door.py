@@ -9,7 +9,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -61,6 +61,7 @@ class Door:
     policy: AddressPolicy
     min_images: int = 3
     max_images: int = 1000
+    _plain: dict[tuple[str, str], RoutingSlip] = field(default_factory=dict, init=False)  # (pipeline, preset) -> the slip without options
 
     def check_links(self, body: Mapping[str, Any]) -> CheckedRequest:
         """A request with `image_urls`. Raises Problem."""
@@ -126,10 +127,18 @@ class Door:
         if asked.preset not in pipeline.presets:
             return None, [*errors, _no_such((*loc, "preset"), "preset", asked.preset, pipeline.presets)]
         try:
-            return build_slip(pipeline, asked.preset, asked.options, self.stages), errors
+            return self._slip(pipeline, asked), errors
         except InvalidOptions as error:
             found = [FieldError(loc=[*loc, "options", *f.path], msg=f.message, type=f.type) for f in error.faults]
             return None, errors + found
+
+    def _slip(self, pipeline: Pipeline, asked: UploadRequest) -> RoutingSlip:
+        """Most requests have no options: their slips are made once."""
+        if asked.options:
+            return build_slip(pipeline, asked.preset, asked.options, self.stages)
+        if (pipeline.name, asked.preset) not in self._plain:
+            self._plain[pipeline.name, asked.preset] = build_slip(pipeline, asked.preset, {}, self.stages)
+        return self._plain[pipeline.name, asked.preset]
 
     def _check_url(self, url: str, place: Loc, errors: list[FieldError], unsafe: list[FieldError]) -> None:
         try:

@@ -47,7 +47,7 @@ class Parts:
     has_schema: Callable[[], bool]
 
 
-def _parts(connection: HTTPConnection) -> Parts:
+async def _parts(connection: HTTPConnection) -> Parts:
     parts: Parts = connection.app.state.parts
     return parts
 
@@ -55,7 +55,7 @@ def _parts(connection: HTTPConnection) -> Parts:
 PartsOf = Annotated[Parts, Depends(_parts)]
 
 
-def require_schema(parts: PartsOf) -> None:
+async def require_schema(parts: PartsOf) -> None:
     """Raises Problem UNAVAILABLE until the database has its tables: a start waits for a database that is late, and answers meanwhile."""
     if not parts.has_schema():
         raise Problem("UNAVAILABLE", "The service is starting.", headers={"Retry-After": "2"})

@@ -27,6 +27,7 @@ from shared.ports import ArtifactStore, Broker
 STORE_KINDS = ("stop", "purge")
 BROKER_KINDS = ("publish", "webhook", "replay")
 _GIVE_BACK_S = 2.0
+_REST_S = 0.05  # after a round that found nothing: arrivals by the hundred a second are looked at together
 _BROKEN_ROW_PAUSE = timedelta(seconds=30)  # a row that fails by itself: others go on, it is tried again
 
 
@@ -115,6 +116,7 @@ class _Lane:
         return total
 
     async def _sleep(self) -> None:
+        await asyncio.sleep(_REST_S)
         try:
             async with asyncio.timeout(self._settings.poll_s):
                 await self.wakeup.wait()

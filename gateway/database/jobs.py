@@ -1,15 +1,17 @@
 """Rows of jobs and steps: made, found, locked, removed. Functions over one transaction."""
 
 from collections import defaultdict
-from collections.abc import Iterable
-from datetime import timedelta
-from typing import Any
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, cast
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import Table, bindparam, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.database.engine import NOT_ADMITTED, Rows
 from gateway.database.models import Job, OutboxRow, StepRow
 from gateway.database.records import JobMissing, NewJob
+from shared.contracts.slip import Step
 
 UPLOADING = "uploading"  # hidden until every photo is stored
 SECOND_PURGE = timedelta(days=1)  # longer than any hard limit, lease or tolerated stall: a stalled worker may write after the first
@@ -18,6 +20,11 @@ _EMPTY_SHA256 = ""
 # Built once: every batch of the tracker asks them. Both take `job_ids`.
 _LOCKED = select(Job).where(Job.id.in_(bindparam("job_ids", expanding=True))).order_by(Job.id).with_for_update()
 _STEPS = select(StepRow).where(StepRow.job_id.in_(bindparam("job_ids", expanding=True))).order_by(StepRow.job_id, StepRow.position)
+_JOBS, _STEP_ROWS, _OUTBOX = (cast(Table, model.__table__) for model in (Job, StepRow, OutboxRow))
+_INSERT = {
+    "postgresql": postgresql.insert(_JOBS).on_conflict_do_nothing().returning(_JOBS.c.id),
+    "sqlite": sqlite.insert(_JOBS).on_conflict_do_nothing().returning(_JOBS.c.id),
+}
 
 
 def is_id(text: str) -> bool:
@@ -25,10 +32,40 @@ def is_id(text: str) -> bool:
     return len(text) == 36 and text.isascii() and text.isprintable()
 
 
-def add_job(rows: Rows, new: NewJob) -> None:
-    """A queued job, its steps, and the outbox row of its first message."""
-    rows.session.add(Job(id=new.id, tenant=new.tenant, **_columns(rows, new)))
-    _add_first_work(rows, new)
+async def insert_jobs(rows: Rows, arrivals: Sequence[NewJob]) -> set[str]:
+    """Queued jobs, their steps, and the outbox rows of their first messages; one is left out whose key, or id, is taken.
+
+    Returns the ids of those that were made.
+    """
+    values = [_row(new, rows.now - timedelta(microseconds=left)) for left, new in enumerate(reversed(arrivals))]  # keeps their order
+    # Two replicas that wait for each other's keys in opposite orders would have to be parted by the database.
+    values.sort(key=lambda row: (row["tenant"], row["idempotency_key"] or ""))
+    made = set(await rows.session.scalars(_INSERT[rows.session.get_bind().dialect.name], values))
+    created = [new for new in arrivals if new.id in made]
+    if created:
+        steps = [_step_row(new.id, position, step) for new in created for position, step in enumerate(new.slip.steps)]
+        await rows.session.execute(insert(_STEP_ROWS), steps)
+        await rows.session.execute(insert(_OUTBOX), [_first_message(new.id) for new in created])
+        rows.wakes.add("publish")
+    return made
+
+
+async def known(rows: Rows, job_ids: Sequence[str]) -> set[str]:
+    """Those of the ids that name a job."""
+    return set(await rows.session.scalars(select(Job.id).where(Job.id.in_(job_ids))))
+
+
+def _row(new: NewJob, now: datetime) -> dict[str, Any]:
+    values = _columns(new, now)
+    return {"id": new.id, "tenant": new.tenant, "metadata": values.pop("metadata_"), **values}
+
+
+def _step_row(job_id: str, position: int, step: Step) -> dict[str, Any]:
+    return {"job_id": job_id, "position": position, "name": step.name, "stage": step.stage}
+
+
+def _first_message(job_id: str) -> dict[str, Any]:
+    return {"job_id": job_id, "kind": "publish", "payload": {"position": 0}, "due_at": NOT_ADMITTED}
 
 
 def add_hidden_job(rows: Rows, tenant: str, job_id: str) -> None:
@@ -60,13 +97,15 @@ async def release_hidden_job(rows: Rows, new: NewJob) -> None:
     job = await lock_job(rows, new.id)
     if job is None or job.tenant != new.tenant or job.status != UPLOADING:
         raise JobMissing
-    for name, value in _columns(rows, new).items():
+    for name, value in _columns(new, rows.now).items():
         setattr(job, name, value)
-    _add_first_work(rows, new)
+    rows.session.add_all(StepRow(**_step_row(new.id, position, step)) for position, step in enumerate(new.slip.steps))
+    rows.session.add(OutboxRow(**_first_message(new.id)))
+    rows.wakes.add("publish")
 
 
-def _columns(rows: Rows, new: NewJob) -> dict[str, Any]:
-    request = new.request.model_copy(update={"created_at": rows.now})
+def _columns(new: NewJob, now: datetime) -> dict[str, Any]:
+    request = new.request.model_copy(update={"created_at": now})
     return {
         "status": "queued",
         "pipeline": request.pipeline,
@@ -83,15 +122,9 @@ def _columns(rows: Rows, new: NewJob) -> dict[str, Any]:
         "report": {},
         "idempotency_key": new.idempotency_key,
         "body_sha256": new.body_sha256,
-        "created_at": rows.now,
-        "last_news_at": rows.now,
+        "created_at": now,
+        "last_news_at": now,
     }
-
-
-def _add_first_work(rows: Rows, new: NewJob) -> None:
-    for position, step in enumerate(new.slip.steps):
-        rows.session.add(StepRow(job_id=new.id, position=position, name=step.name, stage=step.stage))
-    rows.to_outbox(new.id, "publish", {"position": 0}, due_at=NOT_ADMITTED)
 
 
 async def visible_job(rows: Rows, tenant: str, job_id: str) -> Job | None:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from gateway.database import deliveries, jobs
 from gateway.database.admission import queue_positions
+from gateway.database.arrivals import Arrivals
 from gateway.database.engine import Database, Rows
 from gateway.database.models import DeliveryRow, Job, UtcDateTime
 from gateway.database.records import (
@@ -45,6 +46,7 @@ class JobRepository:
 
     def __init__(self, database: Database, links: Links, new_id: Callable[[], str] = _random_id) -> None:
         self._database = database
+        self._arrivals = Arrivals(database)
         self._links = links
         self._new_id = new_id
 
@@ -59,15 +61,10 @@ class JobRepository:
         Where the idempotency key already names a job of the tenant with the same body, that job is returned.
         """
         for _ in range(_INSERT_TRIES):
+            if await self._arrivals.insert(new):
+                return InsertedJob(new.id, "queued", created=True)
             if (winner := await self._winner(new)) is not None:
                 return winner
-            try:
-                async with self._database.write() as rows:
-                    jobs.add_job(rows, new)
-                return InsertedJob(new.id, "queued", created=True)
-            except IntegrityError:
-                if new.idempotency_key is None:
-                    raise
         raise IdempotencyConflict
 
     async def begin_upload(self, tenant: str, job_id: str) -> None:

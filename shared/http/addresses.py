@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import SplitResult, urlsplit
 
@@ -79,6 +80,7 @@ def is_allowed(address: IPAddress, allowed_networks: Iterable[IPNetwork]) -> boo
     return not is_private(address) or any(inner in network for network in allowed_networks if network.version == inner.version)
 
 
+@lru_cache(maxsize=512)  # a job's photos are on one host: these three are asked the same again and again
 def literal_address(host: str) -> IPAddress | None:
     """The address that a host spells, in any notation that the C library reads; None for a name.
 
@@ -95,6 +97,7 @@ def literal_address(host: str) -> IPAddress | None:
     return address
 
 
+@lru_cache(maxsize=512)
 def normal_host(host: str) -> str:
     """A host name as it is looked up: lower case, ASCII (full-width digits, ideographic dots and the like resolved), no final dot.
 
@@ -163,6 +166,15 @@ def host_of(url: str) -> str:
         raise ValueError("a URL may not contain control characters, backslashes or surrounding spaces")
     try:
         parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("this is no URL") from None
+    return _host_in(parts.scheme, parts.netloc)
+
+
+@lru_cache(maxsize=512)
+def _host_in(scheme: str, netloc: str) -> str:
+    parts = SplitResult(scheme, netloc, "", "", "")
+    try:
         port = parts.port
     except ValueError:
         raise ValueError("this is no URL") from None

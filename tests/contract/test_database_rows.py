@@ -3,19 +3,15 @@
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from gateway.database import outbox
 from gateway.database.admission import admit
 from gateway.database.engine import Database, create_engine
 from gateway.database.records import IdempotencyConflict, JobFinished, JobMissing
 from gateway.database.repositories import JobRepository
-from gateway.database.upgrade import upgrade_database
 from gateway.tracker import fold_facts
 from tests.support.gateway_rows import (
     ALL_EVENTS,
@@ -32,29 +28,6 @@ from tests.support.gateway_rows import (
     started,
     steps_of,
 )
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/rows.db"
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    database = create_engine(url)
-    await upgrade_database(database)
-    async with database.write() as rows:
-        for table in ("jobs", "outbox"):
-            await rows.session.execute(text(f"DELETE FROM {table}"))
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-def repository(database: Database) -> JobRepository:
-    return JobRepository(database, LINKS)
 
 
 async def complete(database: Database, job_id: str) -> None:
