@@ -65,6 +65,12 @@ class Model:
             vertices, normals = similarity.apply(mesh["vertices"]), similarity.turn(mesh["normals"])
             return Model(vertices, _unit(normals), mesh["faces"], mesh["uv"], np.ascontiguousarray(bgr[..., ::-1]))
 
+    def relief(self) -> float:
+        """Distance (rms) of the vertices from the plane that fits them best, as a share of the box's diagonal; 0 for a picture."""
+        centred = self.vertices - self.vertices.mean(axis=0)
+        spread = np.linalg.eigvalsh(centred.T @ centred / len(centred))
+        return float(np.sqrt(max(float(spread[0]), 0.0)) / max(float(np.linalg.norm(np.ptp(self.vertices, axis=0))), 1e-12))
+
     def split(self) -> "SplitMesh":
         """Vertices repeated where charts meet, as GPUs want them."""
         corners = self.faces.ravel()

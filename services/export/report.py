@@ -27,7 +27,8 @@ def build_report(
         "cloud": {"dense_points": first_of(mvs, "points", "dense_points"), "delivered_points": delivered.get("points")},
     }
     if post:
-        facts["mesh"] = {name: post.get(name) for name in ("triangles", "vertices", "watertight", "open_edges", "isolated")}
+        facts["mesh"] = {name: post.get(name) for name in ("triangles", "vertices", "watertight", "open_edges", "isolated", "isolation")}
+        facts["mesh"]["relief"] = delivered.get("relief")
         facts["texture"] = {
             "size_px": post.get("texture_size"),
             "seen": post.get("texture_seen"),

@@ -22,7 +22,7 @@ class ExportStage:
     """A textured mesh, cloud and cameras in; the deliverables out."""
 
     name: ClassVar[str] = "export"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     Params: ClassVar[type[BaseModel]] = ExportParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "sfm": ("cameras.json",),
@@ -44,11 +44,14 @@ class ExportStage:
         images = json.loads((workspace.inputs("sfm") / "cameras.json").read_bytes())["images"]
         cameras = cameras_in_model(images, [image.name for image in request.images], similarity)
         makers = {"cameras.json": lambda: json.dumps(cameras, indent=1).encode(), **cloud_maker(workspace, similarity)}
+        delivered: dict[str, Any] = {}
         if meshed:
-            makers |= model_makers(Model.read(post, similarity), cameras["images"], similarity.isolated, params)
+            model = Model.read(post, similarity)
+            delivered["relief"] = round(model.relief(), 5)
+            makers |= model_makers(model, cameras["images"], similarity.isolated, params)
         written = write_wanted(makers, request.outputs, workspace)
         scale = {"source": similarity.source, "unit": "metre" if similarity.source != "none" else None}
-        delivered = {"points": cloud_size(workspace.outputs / "pointcloud.ply")}
+        delivered["points"] = cloud_size(workspace.outputs / "pointcloud.ply")
         report = build_report(request, workspace.earlier_steps(), cameras["images"], scale, delivered)
         (workspace.outputs / REPORT).write_text(json.dumps(report, indent=1))
         return StageReport(

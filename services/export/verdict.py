@@ -17,7 +17,7 @@ WARN_PSNR_DB, FAIL_PSNR_DB = 18.0, 10.0
 WARN_SEEN = 0.5  # an object's underside is never seen; half of the surface is another matter
 WARN_SURFACE = 0.3  # of a photo's pixels on the object have a depth that other photos confirm
 OBJECT_SPAN_DEG = 240.0  # viewing directions around an object; with less, a side of it was never seen
-SCENE_SPAN_DEG = 90.0  # a facade or a relief is photographed from within this, and has no other side
+FLAT = 0.003  # relief (rms, of the diagonal) of a picture; a facade has 0.02
 SAME_PLACE_DEG, SAME_PLACE_BASELINE = 5.0, 0.05  # cameras that look one way from one place
 WARN_GAP = 0.03  # of the diagonal between an object and its support plane: whole models have 0.000
 WARN_LOST = 0.01  # of the confirmed points are not on the model: at most 0.0004 where nothing is missing
@@ -80,7 +80,7 @@ def _few_images(facts: Mapping[str, Any]) -> Reason | None:
     if placed >= RECOMMENDED_IMAGES:
         return None
     return Reason(
-        "warn", "FEW_IMAGES", f"The model is made from {placed} photos.", f"Send {RECOMMENDED_IMAGES} or more, all around the object."
+        "warn", "FEW_IMAGES", f"The model is made from only {placed} photos.", f"Send {RECOMMENDED_IMAGES} or more, all around the object."
     )
 
 
@@ -148,11 +148,23 @@ def _one_sided(facts: Mapping[str, Any]) -> Reason | None:
     if coverage["direction_span_deg"] < SAME_PLACE_DEG and coverage["baseline"] < SAME_PLACE_BASELINE:
         hint = "Move the camera sideways between photos; zooming, cropping and turning on the spot show no depth."
         return Reason("fail", "CAMERA_DID_NOT_MOVE", "All photos look one way from nearly one place: their depth is a guess.", hint)
-    span = coverage["azimuth_span_deg"]
-    if span >= OBJECT_SPAN_DEG or (not facts.get("mesh", {}).get("isolated") and span < SCENE_SPAN_DEG):
+    span, mesh = coverage["azimuth_span_deg"], facts.get("mesh", {})
+    has_no_other_side = not mesh.get("isolated") and (mesh.get("isolation") == "scene" or span == 0)  # 0: all look down
+    if span >= OBJECT_SPAN_DEG or has_no_other_side:
         return None
     message = f"Photos look at it from {span:.0f}° around: the other side was never seen; there the model is open, or invented."
-    return Reason("warn", "ONE_SIDED", message, "Walk all the way around, with a photo every 15 to 20 degrees.")
+    hint = "Walk all the way around, with a photo every 15 to 20 degrees; for a facade or a place, set postprocess.isolation to `scene`."
+    return Reason("warn", "ONE_SIDED", message, hint)
+
+
+def _flat(facts: Mapping[str, Any]) -> Reason | None:
+    mesh = facts.get("mesh", {})
+    relief = mesh.get("relief")
+    if relief is None or relief >= FLAT or mesh.get("isolated"):
+        return None
+    message = f"The model is as flat as a picture: it departs from a plane by {100 * relief:.2f} % of its size."
+    hint = "If it shows anything but a picture or a wall: crops of one photo, and photos from one place, have no depth; walk around it."
+    return Reason("warn", "FLAT_MODEL", message, hint)
 
 
 def _missing_parts(facts: Mapping[str, Any]) -> Reason | None:
@@ -183,4 +195,5 @@ _CHECKS: tuple[Callable[[Mapping[str, Any]], Reason | None], ...] = (
     _unseen,
     _missing_parts,
     _one_sided,
+    _flat,
 )

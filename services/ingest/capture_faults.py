@@ -73,7 +73,9 @@ def capture_warnings(photos: Sequence[Rated]) -> list[Warning]:
 
 def _few(photos: Sequence[Rated]) -> Iterator[Warning]:
     if len(photos) < RECOMMENDED_IMAGES:
-        message = f"{len(photos)} photos can be used; {RECOMMENDED_IMAGES} or more are recommended."
+        message = (
+            f"Only {len(photos)} {'photo' if len(photos) == 1 else 'photos'} can be used; {RECOMMENDED_IMAGES} or more are recommended."
+        )
         yield Warning(code="FEW_IMAGES", message=message, hint="Take photos all around the object, at two heights.")
 
 
@@ -82,11 +84,12 @@ def _blurred(photos: Sequence[Rated], clipped: set[str], usual: Usual) -> Iterat
     names = [photo.name for photo in photos if photo.name not in clipped and _is_blurred(photo.quality, usual.sharpness)]
     if not names:
         return
+    hint = "Take these again: hold the camera still or use a tripod, focus on the object, use more light and a shorter exposure."
     if len(names) > len(photos) / 2:
         message = f"Most photos lack fine detail: out of focus, shaken, or of something without texture: {listed(names)}."
+        hint += " If they are sharp, put the object on a newspaper or a patterned cloth, so that something has texture."
     else:
         message = f"Less sharp than the others ({len(names)} of {len(photos)}): {listed(names)}."
-    hint = "Take these again: hold the camera still or use a tripod, focus on the object, use more light and a shorter exposure."
     yield Warning(code="BLURRED_PHOTOS", message=message, hint=hint, photos=tuple(names))
 
 

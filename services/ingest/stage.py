@@ -126,7 +126,7 @@ def _too_few(names: list[str], kept: _Sorted) -> PermanentError:
     for name, reason in kept.reasons.items():
         by_reason.setdefault(reason, []).append(name)
     why = "".join(f" {reason}: {listed(dropped)}." for reason, dropped in by_reason.items())
-    message = f"{len(kept.photos)} of {len(names)} photos can be used; at least {MIN_IMAGES} are needed.{why}"
+    message = f"Only {len(kept.photos)} of {len(names)} photos can be used; at least {MIN_IMAGES} are needed.{why}"
     hints = [CODES[reason].hint for reason in by_reason if reason in CODES]
     hint = " ".join([CODES["TOO_FEW_IMAGES"].hint, *hints])
     return PermanentError("TOO_FEW_IMAGES", message, hint, report=_report(names, kept))

@@ -60,6 +60,7 @@ class PostprocessStage:
             summary={
                 "points": len(subject.cloud),
                 "isolated": subject.isolated,
+                "isolation": params.isolation,
                 "support_plane": subject.plane is not None,
                 "invented_share": round(built.invented_share(), 4),
                 "holes_closed": built.holes,

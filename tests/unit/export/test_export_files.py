@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -85,6 +86,14 @@ def test_the_khronos_validator_finds_no_error(glb: bytes, tmp_path: Path) -> Non
     issues = json.loads(done.stdout)["issues"]
     assert issues["numErrors"] == 0, issues["messages"]
     assert issues["numWarnings"] == 0, issues["messages"]
+
+
+def test_relief_tells_a_picture_from_a_body(model: Model) -> None:
+    """A flat sheet has none, however it is turned; a body has."""
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    sheet = np.random.default_rng(2).uniform(size=(100, 3)) * [4.0, 3.0, 0.0]
+    assert replace(model, vertices=sheet @ turn.T + 5.0).relief() < 1e-6
+    assert model.relief() > 0.05
 
 
 def test_the_obj_archive_holds_the_same_model(model: Model) -> None:

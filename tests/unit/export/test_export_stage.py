@@ -104,10 +104,13 @@ def spread(azimuths: float, directions: float = 60.0, baseline: float = 0.5) -> 
     return {"azimuth_span_deg": azimuths, "direction_span_deg": directions, "baseline": baseline}
 
 
-@pytest.mark.parametrize("coverage, isolated", [(spread(343), True), (spread(250), False), (spread(76), False), (spread(0, 2, 0.4), False)])
-def test_orbits_facades_and_flights_have_enough_sides(coverage: dict[str, float], isolated: bool) -> None:
-    """All around an object, along a wall, and straight down in parallel lines."""
-    assert judge({**GOOD, "coverage": coverage, "mesh": {"isolated": isolated}}) == []
+@pytest.mark.parametrize(
+    "coverage, isolated, isolation",
+    [(spread(343), True, "auto"), (spread(250), False, "auto"), (spread(76), False, "scene"), (spread(0, 2, 0.4), False, "auto")],
+)
+def test_orbits_facades_and_flights_have_enough_sides(coverage: dict[str, float], isolated: bool, isolation: str) -> None:
+    """All around an object, along a wall that was asked for as a scene, and straight down in parallel lines."""
+    assert judge({**GOOD, "coverage": coverage, "mesh": {"isolated": isolated, "isolation": isolation, "relief": 0.02}}) == []
 
 
 GOOD: dict[str, Any] = {
@@ -142,7 +145,8 @@ def test_a_good_capture_passes() -> None:
         ({"omissions": {"gap_below": None, "lost_points": None, "middle_covered": 0.6}}, "MISSING_PARTS", "warn"),
         ({"omissions": {"gap_below": None, "lost_points": None, "middle_covered": 0.36}}, "MISSING_PARTS", "fail"),
         ({"coverage": spread(165), "mesh": {"isolated": True}}, "ONE_SIDED", "warn"),
-        ({"coverage": spread(100), "mesh": {"isolated": False}}, "ONE_SIDED", "warn"),
+        ({"coverage": spread(66), "mesh": {"isolated": False, "isolation": "auto"}}, "ONE_SIDED", "warn"),
+        ({"mesh": {"isolated": False, "relief": 0.0004}}, "FLAT_MODEL", "warn"),
         ({"coverage": spread(0, 1.0, 0.01), "mesh": {"isolated": False}}, "CAMERA_DID_NOT_MOVE", "fail"),
     ],
 )
