@@ -33,6 +33,7 @@ from services.mvs.handover import (
 )
 from services.mvs.params import MvsParams
 from services.mvs.rounds import build_scene
+from services.mvs.views import load_views
 from shared.runtime.stage import Part
 from shared.runtime.workspace import Workspace
 
@@ -109,6 +110,8 @@ def scene_of(workspace: Workspace, round: str, params: MvsParams) -> Scene:
 def parts_of(workspace: Workspace, params: MvsParams, round: str) -> tuple[Part, ...]:
     """The round's parts; none where sharing does not pay, or where the region need not be looked beyond."""
     if round == "coarse":
+        if len(load_views(workspace.inputs("sfm"))) < LEAST_VIEWS:  # the usual job: it need not wait for a scene that is built in vain
+            return ()
         scene = build_scene(workspace.inputs("sfm"), workspace.scratch, params)
         if len(scene.usable()) < LEAST_VIEWS:
             return ()
