@@ -33,7 +33,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         *("keypoint_refinement.refine_keypoints", "bundle_adjustment.adjust", "distortion.settle_distortion"),
         *("reconstruction.write_outputs", "undistortion.undistort"),
     ),
-    "mvs": ("rounds.build_scene", "rounds.reconstruct", "fusion.joined", "fusion.write_ply"),
+    "mvs": ("rounds.build_scene", "rounds.reconstruct", "fusion.together", "fusion.thinned", "fusion.write_ply"),
     "postprocess": (
         *("capture.read_cloud", "isolation.isolate", "isolation.keep_scene", "isolation.tidy", "support_plane.find_support_plane"),
         *("surface.reconstruct", "surface._poisson", "surface.impossible", "carving.carved_border", "cleaning.clean", "cleaning.decimate"),
