@@ -153,7 +153,7 @@ def _one_sided(facts: Mapping[str, Any]) -> Reason | None:
     if span >= OBJECT_SPAN_DEG or has_no_other_side:
         return None
     message = f"Photos look at it from {span:.0f}° around: the other side was never seen; there the model is open, or invented."
-    hint = "Walk all the way around, with a photo every 15 to 20 degrees; for a facade or a place, set postprocess.isolation to `scene`."
+    hint = "Walk all the way around, with a photo every 15 to 20 degrees; options.postprocess.isolation `scene` for a facade or a place."
     return Reason("warn", "ONE_SIDED", message, hint)
 
 

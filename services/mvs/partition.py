@@ -39,9 +39,9 @@ from shared.runtime.workspace import Workspace
 
 FIRST = "views-000"  # the part that also writes what its round decided
 VIEWS_PER_PART = 4  # two per core of a small worker; neighbours of fewer would be read more often than their maps are computed
-# More photos than a job has, so nothing is shared yet: with 16 replicas duplicates of a round's messages multiply from round to round
+# More photos than any job has, so nothing is shared yet: with 16 replicas duplicates of a round's messages multiply from round to round
 # (2,800 for 90 parts were seen). 32 once they do not: fewer photos take a minute on two cores, and one replica would pay for the rounds.
-LEAST_VIEWS = 1_001
+LEAST_VIEWS = 1_000_000
 Whose = Literal["own", "sources", "checks"]
 
 

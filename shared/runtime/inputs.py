@@ -6,7 +6,7 @@ from collections.abc import Container, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -20,6 +20,8 @@ from shared.runtime.metrics import TRANSFERRED
 from shared.runtime.patience import PatientStore
 from shared.runtime.workspace import PARTS
 from shared.storage import keys
+
+Value = TypeVar("Value")
 
 UPLOADS = "images"  # in a stage's `needs`: what callers uploaded
 
@@ -116,11 +118,11 @@ def digest_inputs(message: StageMessage, request: JobRequest, files: Iterable[In
     return inputs
 
 
-async def all_or_first_error(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Runs all; the first error ends the others and is raised as it is."""
+async def all_or_first_error(coroutines: Iterable[Coroutine[Any, Any, Value]]) -> list[Value]:
+    """What each gives, in order; the first error ends the others and is raised as it is."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
-        await asyncio.gather(*tasks)
+        return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()

@@ -15,6 +15,7 @@ from shared.contracts.messages import StageMessage
 from shared.contracts.routing import deterministic_id
 from shared.contracts.split import PartMade, PartPlan, RoundMade, Split
 from shared.errors import ObjectCorrupt, ObjectMissing
+from shared.runtime.inputs import all_or_first_error
 from shared.runtime.manifests import CorruptInput
 from shared.runtime.patience import PatientStore
 from shared.storage import keys
@@ -104,7 +105,7 @@ class Splits:
             async with turns:
                 return await self._part(split, part)
 
-        parts = await asyncio.gather(*(one(part) for part in split.parts))
+        parts = await all_or_first_error(one(part) for part in split.parts)
         return RoundMade(round=split.round, split=split.id, parts=tuple(parts), seconds=split.seconds)
 
     async def _part(self, split: Split, part: PartPlan) -> PartMade:

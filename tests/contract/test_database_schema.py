@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -15,15 +14,9 @@ from gateway.database.upgrade import upgrade
 from shared.errors import DependencyUnavailable
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/rows.db"
-    return str(request.getfixturevalue("postgres_url"))
-
-
 @pytest.fixture
 async def database(url: str) -> AsyncIterator[Database]:
+    """Without tables: these tests make them."""
     database = create_engine(url)
     yield database
     await database.close()

@@ -100,6 +100,17 @@ def test_the_report_accounts_for_every_photo() -> None:
     assert report["verdict"] == "warn"
 
 
+def test_the_model_s_own_shape_is_judged(tmp_path: Path) -> None:
+    """A ball stands out from every plane, by a seventh of its box's diagonal; the report says so, and whether a scene was asked for."""
+    step = manifest("postprocess", summary={"isolated": False, "isolation": "auto"})
+    made = workspace(tmp_path, EVERYTHING)
+    (tmp_path / "steps.json").write_text(json.dumps([step.model_dump(mode="json")]))
+    report = ExportStage().run(made, ExportParams(preview_size=800)).job_report
+    assert report is not None
+    mesh = report["mesh"]
+    assert isinstance(mesh, dict) and (mesh["isolation"], mesh["relief"]) == ("auto", pytest.approx(0.144, abs=0.01))
+
+
 def spread(azimuths: float, directions: float = 60.0, baseline: float = 0.5) -> dict[str, float]:
     return {"azimuth_span_deg": azimuths, "direction_span_deg": directions, "baseline": baseline}
 

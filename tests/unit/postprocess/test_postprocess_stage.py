@@ -131,7 +131,7 @@ def test_it_stands_in_the_models_frame(animal: Result) -> None:
 def test_the_report_has_its_numbers(animal: Result) -> None:
     """What export puts into report.json; photos kept out are predicted well on a made scene."""
     summary = animal.report.summary
-    assert summary["isolated"] is True
+    assert (summary["isolated"], summary["isolation"]) == (True, "auto")
     assert (summary["gap_below"], summary["lost_points"], summary["middle_covered"]) == (0.0, 0.0, None)
     assert summary["watertight"] is True
     assert summary["held_out_psnr_db"] > 28

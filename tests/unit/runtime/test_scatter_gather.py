@@ -206,13 +206,18 @@ async def test_a_step_message_goes_on_at_the_latest_round(mesh: Mesh) -> None:
     assert compute.asked()[8:] == ["run_part second.y", "run_part second.z", "join"]
 
 
-async def test_a_step_message_that_finds_every_part_made_has_it_joined(mesh: Mesh) -> None:
-    """Nothing else is computed."""
-    compute = PartitionedCompute("segmentation")
+async def ended_without_manifest(mesh: Mesh, compute: PartitionedCompute) -> StageMessage:
+    """A step of which every part is made, five asks of the stage later, whose join came to nothing."""
     message = await prepared(mesh, compute)
     await ended(mesh)
     await mesh.store.delete([keys.step_manifest(message.job_id, 1, "segmentation")])
-    await mesh.submit(message, with_request=False)
+    return message
+
+
+async def test_a_step_message_that_finds_every_part_made_has_it_joined(mesh: Mesh) -> None:
+    """Nothing else is computed."""
+    compute = PartitionedCompute("segmentation")
+    await mesh.submit(await ended_without_manifest(mesh, compute), with_request=False)
     await ended(mesh, 3)
     assert compute.asked()[5:] == ["join"]
 
@@ -240,9 +245,7 @@ async def test_a_join_that_comes_after_the_manifest_hands_the_step_on(mesh: Mesh
 async def test_a_part_that_is_made_already_publishes_the_join(mesh: Mesh) -> None:
     """Whoever made it may have been lost before that."""
     compute = PartitionedCompute("segmentation")
-    message = await prepared(mesh, compute)
-    await ended(mesh)
-    await mesh.store.delete([keys.step_manifest(message.job_id, 1, "segmentation")])
+    message = await ended_without_manifest(mesh, compute)
     await mesh.submit(message.share(await the_split(mesh, message), "b"), with_request=False)
     await ended(mesh, 3)
     assert compute.asked()[5:] == ["join"]
@@ -251,10 +254,9 @@ async def test_a_part_that_is_made_already_publishes_the_join(mesh: Mesh) -> Non
 async def test_a_part_that_is_made_already_leaves_the_others_to_their_messages(mesh: Mesh) -> None:
     """While parts are missing, it is acked."""
     compute = PartitionedCompute("segmentation")
-    message = await prepared(mesh, compute)
-    await ended(mesh)
+    message = await ended_without_manifest(mesh, compute)
     split = await the_split(mesh, message)
-    await mesh.store.delete([keys.step_manifest(message.job_id, 1, "segmentation"), key_of(split, "c")])
+    await mesh.store.delete([key_of(split, "c")])
     await mesh.submit(message.share(split, "b"), with_request=False)
     await mesh.idle()
     assert len(compute.tasks) == 5
