@@ -20,6 +20,7 @@ from gateway.schemas import ENDINGS, ReconstructRequest, RetryRequest, UploadReq
 from pipelines.definition import Pipeline
 from pipelines.options import StageOptions
 from pipelines.slip import InvalidOptions, build_slip
+from shared.bundles import promises_a_bundle
 from shared.contracts.artifacts import REPORT
 from shared.contracts.slip import RoutingSlip
 from shared.errors import UnsafeAddress
@@ -66,7 +67,8 @@ class Door:
     def check_links(self, body: Mapping[str, Any]) -> CheckedRequest:
         """A request with `image_urls`. Raises Problem."""
         asked = _shaped(ReconstructRequest, body, BODY)
-        self.check_count(len(asked.image_urls), (*BODY, "image_urls"))
+        bundles = any(promises_a_bundle(url) for url in asked.image_urls[: self.min_images])
+        self.check_count(len(asked.image_urls), bundles, (*BODY, "image_urls"))
         return self._checked(asked, tuple(asked.image_urls), BODY)
 
     def check_upload(self, body: Mapping[str, Any], loc: Loc = BODY) -> CheckedRequest:
@@ -86,9 +88,9 @@ class Door:
             before["options"] = {step.name: before["options"][step.name] for step in pipeline.steps if step.name in before["options"]}
         return self._checked(_shaped(UploadRequest, before | given | {"options": _merged(before, given)}, BODY), (), BODY)
 
-    def check_count(self, photos: int, loc: Loc) -> None:
-        """Raises Problem when a job may not have this many photos."""
-        if photos < self.min_images:
+    def check_count(self, photos: int, bundles: bool, loc: Loc) -> None:
+        """Raises Problem when a job may not have this many photos. With `bundles`, files of many photos, ingest counts what they hold."""
+        if photos < self.min_images and not bundles:
             raise field_problem("TOO_FEW_IMAGES", loc, f"{photos} photos are too few; at least {self.min_images} are needed", "too_short")
         if photos > self.max_images:
             raise field_problem("TOO_MANY_IMAGES", loc, f"{photos} photos are too many; at most {self.max_images} are taken", "too_long")

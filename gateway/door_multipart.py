@@ -9,8 +9,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from gateway.door_json import BoundedBody
-from gateway.names import harmless
 from gateway.problems import Loc, Problem, field_problem
+from shared.bundles import HEAD_BYTES, is_bundle
+from shared.photo_names import harmless
 from shared.ports import ArtifactStore
 from shared.storage import keys
 
@@ -35,12 +36,13 @@ class PartEnd:
 
 @dataclass(frozen=True)
 class ReceivedImage:
-    """One photo as it lies in the store."""
+    """One photo as it lies in the store, or what holds many."""
 
     given_name: str
     key: str
     bytes: int
     sha256: str
+    is_bundle: bool
 
 
 @dataclass
@@ -57,6 +59,7 @@ class UploadLimits:
 
     max_images: int
     max_image_bytes: int
+    max_archive_bytes: int
     max_upload_bytes: int
     max_request_bytes: int
 
@@ -182,7 +185,7 @@ class _Receiver:
         index = len(self._upload.images)
         if index >= self._limits.max_images:
             raise field_problem("TOO_MANY_IMAGES", ("body", IMAGES), f"at most {self._limits.max_images} photos are taken", "too_long")
-        content = _Content(events, self._limits.max_image_bytes, ("body", IMAGES, index))
+        content = _Content(events, self._limits.max_image_bytes, ("body", IMAGES, index), self._limits.max_archive_bytes)
         key = keys.image(self._job_id, index, harmless(filename))
         try:
             stored = await self._store.upload_stream(content.chunks(), key, "application/octet-stream")
@@ -190,16 +193,18 @@ class _Receiver:
             if content.fault is not None:  # however the store wrapped it, the caller's mistake is what is told
                 raise content.fault from None
             raise
-        self._upload.images.append(ReceivedImage(filename, key, stored.bytes, stored.sha256))
+        self._upload.images.append(ReceivedImage(filename, key, stored.bytes, stored.sha256, is_bundle(content.head)))
 
 
 class _Content:
-    """The bytes of one part, up to its end."""
+    """The bytes of one part, up to its end. `max_bundle_bytes`: of what holds many photos, by its first bytes."""
 
-    def __init__(self, events: AsyncIterator[Part | bytes | PartEnd], max_bytes: int, loc: Loc) -> None:
+    def __init__(self, events: AsyncIterator[Part | bytes | PartEnd], max_bytes: int, loc: Loc, max_bundle_bytes: int = 0) -> None:
         self.fault: Problem | None = None
+        self.head = b""
         self._events = events
         self._max_bytes = max_bytes
+        self._max_bundle_bytes = max_bundle_bytes
         self._loc = loc
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -209,9 +214,11 @@ class _Content:
                 if not isinstance(event, bytes):
                     return
                 size += len(event)
-                if size > self._max_bytes:
+                self.head += event[: HEAD_BYTES - len(self.head)]
+                most = max(self._max_bytes, self._max_bundle_bytes if is_bundle(self.head) else 0)
+                if size > most:
                     place = ".".join(str(part) for part in self._loc)
-                    raise Problem("PAYLOAD_TOO_LARGE", f"{place} may have {self._max_bytes} bytes.")
+                    raise Problem("PAYLOAD_TOO_LARGE", f"{place} may have {most} bytes.")
                 yield event
         except Problem as fault:
             self.fault = fault

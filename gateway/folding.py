@@ -17,14 +17,14 @@ from gateway.news import StepDied
 from gateway.webhook_bodies import add_webhook
 from shared.contracts.artifacts import ARTIFACTS
 from shared.contracts.events import StageCompleted, StageFailed, StageProgress, StageStarted
-from shared.contracts.manifest import ImageVerdict, Manifest, StageReport
+from shared.contracts.manifest import EXPANDED, ImageVerdict, Manifest, StageReport
 from shared.contracts.slip import RoutingSlip, job_progress
 from shared.storage import keys
 
 Manifests = Mapping[str, Manifest]  # by key; what could not be read is not in it
 StepFact = StageStarted | StageProgress | StageCompleted | StageFailed | StepDied
 
-_VERDICT_RANK = {"pending": 0, "accepted": 1, "registered": 2, "dropped": 3}
+_VERDICT_RANK = {"pending": 0, "accepted": 1, EXPANDED: 2, "registered": 3, "dropped": 4}
 _MAX_MESSAGE = 500
 _MAX_WARNINGS = 200
 
@@ -175,7 +175,7 @@ class JobFold:
         """Verdicts of this chain alone: an attempt that lost may have placed other photos."""
         found = [self._manifests.get(keys.attempt_manifest(self._job.id, link.position, link.step, link.attempt)) for link in last.chain]
         if all(manifest is not None for manifest in found):
-            images = [{**image, "status": "pending", "reason": None} for image in self._job.images]
+            images = [{**image, "status": "pending", "reason": None} for image in self._job.images if "source" not in image]
             for manifest in (*found, last):
                 images = merge_verdicts(images, manifest.report.images if manifest else ())
             self._job.images = images
@@ -191,15 +191,28 @@ def chain_keys(manifest: Manifest) -> list[str]:
 
 
 def merge_verdicts(images: Sequence[dict[str, Any]], verdicts: Iterable[ImageVerdict]) -> list[dict[str, Any]]:
-    """Each photo with the verdict of the highest rank; of two reasons the first in the alphabet, so that order does not matter."""
+    """Each photo with the verdict of the highest rank; of two reasons the first in the alphabet, so that order does not matter.
+
+    What came out of an archive follows it, once ingest has told; what was told of such photos before is filled in at the job's end.
+    """
     by_name = {image["name"]: image for image in images}
     for verdict in verdicts:
+        if verdict.source in by_name:
+            found = {"name": verdict.name, "url": None, "status": "pending", "reason": None, "source": verdict.source}
+            by_name.setdefault(verdict.name, found)
         image = by_name.get(verdict.name)
         if image is None or verdict.status not in _VERDICT_RANK:
             continue
         if _standing(verdict.status, verdict.reason) > _standing(image["status"], image["reason"]):
             by_name[verdict.name] = {**image, "status": verdict.status, "reason": verdict.reason}
-    return [by_name[image["name"]] for image in images]
+    return _after_their_sources(list(by_name.values()))
+
+
+def _after_their_sources(images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    out_of: dict[str, list[dict[str, Any]]] = {}
+    for image in images:
+        out_of.setdefault(image.get("source", ""), []).append(image)
+    return [image for sent in out_of.get("", ()) for image in (sent, *out_of.get(sent["name"], ()))]
 
 
 def _standing(status: str, reason: str | None) -> tuple[int, list[int]]:

@@ -54,6 +54,7 @@ class GatewaySettings(SharedSettings):
     min_images: int = Field(default=3, ge=3)
     max_images: int = Field(default=1000, ge=3)
     max_image_bytes: int = Field(default=64 * MIB, ge=1024)
+    max_archive_bytes: int = Field(default=2048 * MIB, ge=1024)
     max_upload_bytes: int = Field(default=2048 * MIB, ge=1024)
     max_body_bytes: int = Field(default=4 * MIB, ge=1024)
     tenants_file: Path | None = None  # gateway/tenants.py
@@ -92,6 +93,7 @@ def limits_of(settings: GatewaySettings) -> dict[str, Any]:
         "recommended_images": 12,
         "max_image_bytes": settings.max_image_bytes,
         "max_image_megapixels": 100,
+        "max_archive_bytes": settings.max_archive_bytes,
         "max_upload_bytes": settings.max_upload_bytes,
         "max_body_bytes": settings.max_body_bytes,
         "max_metadata_bytes": 64 << 10,

@@ -52,8 +52,20 @@ CODES: dict[str, CodeInfo] = {
         "Send JPEG, PNG, WebP, TIFF or HEIC; GIF, BMP, AVIF, JPEG 2000 and camera raw are not read.",
     ),
     "CORRUPT_IMAGE": CodeInfo("The image file is damaged.", "Send it again; it may have been cut off."),
-    "IMAGE_TOO_LARGE": CodeInfo("The image is larger than the limit.", "Stay under 64 MiB and 100 megapixels."),
+    "IMAGE_TOO_LARGE": CodeInfo(
+        "The image is larger than the limit.", "Stay under 64 MiB and 100 megapixels; an archive under 2 GiB as it is sent."
+    ),
     "TIMED_OUT": CodeInfo("The photo did not arrive in time.", "Serve photos faster, or upload them.", True),
+    "CORRUPT_ARCHIVE": CodeInfo("The archive is damaged.", "Make it again and test it (`unzip -t`); it may have been cut off."),
+    "ARCHIVE_TOO_LARGE": CodeInfo(
+        "The archive holds more than is unpacked.", "Stay under 1,000 photos and 4 GiB in all archives of a job, with nothing else in them."
+    ),
+    "EMPTY_ARCHIVE": CodeInfo("The archive holds no files.", "Put the photos into it; folders inside are fine."),
+    "ENCRYPTED": CodeInfo("The photo is locked by a password.", "Send the archive without a password."),
+    "NESTED_ARCHIVE": CodeInfo("An archive inside an archive is not opened.", "Put the photos themselves into one archive."),
+    "NOT_UNPACKED": CodeInfo(
+        "The entry of the archive is not unpacked.", "Make a plain ZIP: Deflate or no compression, files and folders only, no links."
+    ),
     "DUPLICATE": CodeInfo("The same photo was sent earlier in this job.", "Send each photo once."),
     "TOO_BLURRED": CodeInfo("The photo is too blurred to use.", "Hold the camera still and use a shorter exposure."),
     "TOO_DARK": CodeInfo("The photo is black for the most part.", "Use more light, or a longer exposure on a tripod."),

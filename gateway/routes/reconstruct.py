@@ -15,12 +15,12 @@ from gateway.database.records import IdempotencyConflict, InsertedJob, JobMissin
 from gateway.door import CheckedRequest
 from gateway.door_json import parse_object, read_body, require_json
 from gateway.door_multipart import IMAGES, REQUEST, ReceivedUpload, UploadLimits, boundary_of, receive_upload
-from gateway.names import name_in_url, unique_names
 from gateway.parts import Parts, PartsOf
 from gateway.problems import Problem, field_problem, responses
 from gateway.schemas import Accepted, ReconstructRequest, UploadRequest
 from shared.contracts.request import ImageSource, JobRequest
 from shared.errors import DependencyUnavailable
+from shared.photo_names import name_in_url, unique_names
 
 router = APIRouter(prefix="/api/v1", tags=["new jobs"])
 
@@ -43,7 +43,11 @@ def json_body(schema: dict[str, Any], required: bool = True) -> dict[str, Any]:
 
 def _form_body() -> dict[str, Any]:
     properties = {
-        IMAGES: {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "The photos, one part each."},
+        IMAGES: {
+            "type": "array",
+            "items": {"type": "string", "format": "binary"},
+            "description": "The photos, one part each; a ZIP archive stands for the photos in it.",
+        },
         REQUEST: {
             "type": "string",
             "contentMediaType": "application/json",
@@ -117,12 +121,18 @@ async def photos_being_stored(parts: Parts, tenant: str, job_id: str) -> AsyncIt
 
 def _limits(parts: Parts) -> UploadLimits:
     settings = parts.settings
-    return UploadLimits(settings.max_images, settings.max_image_bytes, settings.max_upload_bytes, settings.max_body_bytes)
+    return UploadLimits(
+        max_images=settings.max_images,
+        max_image_bytes=settings.max_image_bytes,
+        max_archive_bytes=settings.max_archive_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+        max_request_bytes=settings.max_body_bytes,
+    )
 
 
 def _uploaded_job(tenant: str, job_id: str, received: ReceivedUpload, parts: Parts, key: str | None) -> NewJob:
     checked = parts.door.check_upload(parse_object(received.request, ("body", REQUEST)), ("body", REQUEST))
-    parts.door.check_count(len(received.images), ("body", IMAGES))
+    parts.door.check_count(len(received.images), any(image.is_bundle for image in received.images), ("body", IMAGES))
     names = unique_names([image.given_name for image in received.images])
     images = tuple(
         ImageSource(name=name, key=image.key, sha256=image.sha256, bytes=image.bytes)

@@ -8,6 +8,7 @@ from services.export.verdict import judge, verdict_of
 from shared.contracts.manifest import ImageVerdict, Manifest
 from shared.contracts.request import JobRequest
 from shared.errors import CODES
+from shared.photo_names import names_in_job
 
 Json = dict[str, Any]
 
@@ -52,27 +53,27 @@ def build_report(
 
 def image_facts(request: JobRequest, steps: Sequence[Manifest], registered: Sequence[str]) -> Json:
     """Photos submitted, used, registered, each that is not, with its reason, and what was measured in every photo."""
-    known = set(registered)
+    known, names = set(registered), names_in_job(request, steps)
     verdicts: dict[str, ImageVerdict] = {verdict.name: verdict for manifest in steps for verdict in manifest.report.images}
-    lost = [image.name for image in request.images if image.name not in known]
+    lost = [name for name in names if name not in known]
     reasons = {name: (verdicts[name].reason if name in verdicts else None) or "NOT_REGISTERED" for name in lost}
     refused = sum(reason != "NOT_REGISTERED" for reason in reasons.values())
     figures = figures_of_photos(steps)
     return {
-        "submitted": len(request.images),
-        "used": len(request.images) - refused,
+        "submitted": len(names),
+        "used": len(names) - refused,
         "registered": len(known),
         "dropped": [
             {"name": name, "reason": reason, "hint": CODES[reason].hint if reason in CODES else ""} for name, reason in reasons.items()
         ],
         "photos": [
             {
-                "name": image.name,
-                "status": "registered" if image.name in known else "dropped",
-                "reason": reasons.get(image.name),
-                **figures.get(image.name, {}),
+                "name": name,
+                "status": "registered" if name in known else "dropped",
+                "reason": reasons.get(name),
+                **figures.get(name, {}),
             }
-            for image in request.images
+            for name in names
         ],
     }
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from services.export.params import ExportParams
 from shared.contracts.manifest import StageReport
+from shared.photo_names import names_in_job
 from shared.runtime.workspace import Workspace
 
 if TYPE_CHECKING:  # native libraries load inside `run` alone, in the child process
@@ -37,12 +38,12 @@ class ExportStage:
         from services.export.model import Model, Similarity
         from services.export.report import build_report
 
-        request = workspace.request()
+        request, steps = workspace.request(), workspace.earlier_steps()
         post = workspace.inputs("postprocess")
         meshed = (post / "mesh.npz").exists()
         similarity = Similarity.read(post / "similarity.json") if meshed else Similarity.identity()
         images = json.loads((workspace.inputs("sfm") / "cameras.json").read_bytes())["images"]
-        cameras = cameras_in_model(images, [image.name for image in request.images], similarity)
+        cameras = cameras_in_model(images, names_in_job(request, steps), similarity)
         makers = {"cameras.json": lambda: json.dumps(cameras, indent=1).encode(), **cloud_maker(workspace, similarity)}
         delivered: dict[str, Any] = {}
         if meshed:
@@ -52,7 +53,7 @@ class ExportStage:
         written = write_wanted(makers, request.outputs, workspace)
         scale = {"source": similarity.source, "unit": "metre" if similarity.source != "none" else None}
         delivered["points"] = cloud_size(workspace.outputs / "pointcloud.ply")
-        report = build_report(request, workspace.earlier_steps(), cameras["images"], scale, delivered)
+        report = build_report(request, steps, cameras["images"], scale, delivered)
         (workspace.outputs / REPORT).write_text(json.dumps(report, indent=1))
         return StageReport(
             summary={"verdict": report["verdict"], "files": [*written, REPORT]},

@@ -1,12 +1,13 @@
-"""Gets the photos as they were sent: downloads what has a URL, finds what was uploaded."""
+"""Gets the files as they were sent: downloads what has a URL, finds what was uploaded."""
 
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.ingest.settings import IngestSettings
+from shared.bundles import is_bundle
 from shared.contracts.request import ImageSource
 from shared.errors import UnsafeAddress
 from shared.http.addresses import AddressPolicy
@@ -24,21 +25,31 @@ _REASONS: dict[type[Exception], str] = {
 
 @dataclass(frozen=True)
 class Original:
-    """One photo as received: a file and its sha256, or the reason why there is none. `index` counts in the order sent."""
+    """One file as received: where it lies and its sha256, or the reason why it does not. `index` counts in the order sent.
+
+    `source`: the archive that it came out of. `expanded`: it was an archive, and what it held takes its place.
+    """
 
     index: int
     name: str
     path: Path | None = None
     sha256: str = ""
     reason: str | None = None
+    source: str | None = None
+    expanded: bool = False
 
 
 async def gather_originals(
     sources: tuple[ImageSource, ...], uploads: Path, folder: Path, settings: IngestSettings, on_each: Callable[[int], None]
 ) -> list[Original]:
-    """Every photo in the order sent. `on_each` is told how many have been settled."""
+    """Every file in the order sent. `on_each` is told how many have been settled."""
     policy = AddressPolicy.parse(settings.allowed_private_networks)
     limits = FetchLimits(max_bytes=settings.max_image_bytes, total_s=settings.photo_timeout.total_seconds())
+    of_bundles = replace(limits, max_bytes=settings.max_archive_bytes, total_s=settings.archive_timeout.total_seconds())
+
+    def limits_of(head: bytes) -> FetchLimits:
+        return of_bundles if is_bundle(head) else limits
+
     gate, deadline = asyncio.Semaphore(settings.downloads), asyncio.get_running_loop().time() + settings.fetch_timeout.total_seconds()
     settled = 0
 
@@ -51,7 +62,7 @@ async def gather_originals(
                 try:
                     async with asyncio.timeout_at(deadline):
                         original = (
-                            await _downloaded(index, source, lambda url: fetch(client, url, path, policy, limits))
+                            await _downloaded(index, source, lambda url: fetch(client, url, path, policy, limits, limits_of))
                             if source.url
                             else _uploaded(index, source, uploads)
                         )

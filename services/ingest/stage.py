@@ -1,9 +1,9 @@
-"""Ingest: URLs and uploads in, working images and photos.json out."""
+"""Ingest: URLs, uploads and archives of photos in, working images and photos.json out."""
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -14,11 +14,12 @@ from pydantic import BaseModel
 
 from services.ingest.capture_faults import Rated, Usual, capture_warnings, reason_to_drop
 from services.ingest.decoding import UnusablePhotoError
+from services.ingest.expansion import expand
 from services.ingest.originals import Original, gather_originals
 from services.ingest.params import IngestParams
 from services.ingest.settings import IngestSettings
 from services.ingest.working_images import Photo, make_working_image
-from shared.contracts.manifest import ImageVerdict, StageReport
+from shared.contracts.manifest import EXPANDED, ImageVerdict, StageReport
 from shared.errors import CODES, PermanentError
 from shared.photo_names import listed
 from shared.runtime.workspace import Workspace
@@ -41,25 +42,25 @@ class IngestStage:
     """Fetches, checks and normalises photos."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     Params: ClassVar[type[BaseModel]] = IngestParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"images": ("*",)}
 
     def run(self, workspace: Workspace, params: IngestParams) -> StageReport:
         """Writes `photos/` and `photos.json`. Raises PermanentError TOO_FEW_IMAGES, with every photo's reason."""
         settings = IngestSettings()
-        names = [source.name for source in workspace.request().images]
-        kept = _without_useless(_accepted(workspace, params, settings), workspace, params)
+        originals = _originals(workspace, settings)
+        kept = _without_useless(_accepted(originals, workspace, params, settings), workspace, params)
         if len(kept.photos) < MIN_IMAGES:
-            raise _too_few(names, kept)
+            raise _too_few(originals, kept)
         entries = [photo.to_json() for photo in kept.photos]
         (workspace.outputs / "photos.json").write_text(json.dumps({"photos": entries}, indent=1))
-        return _report(names, kept)
+        return _report(originals, kept)
 
 
-def _accepted(workspace: Workspace, params: IngestParams, settings: IngestSettings) -> _Sorted:
-    originals = _originals(workspace, settings)
-    total, done = len(originals), 0
+def _accepted(originals: Sequence[Original], workspace: Workspace, params: IngestParams, settings: IngestSettings) -> _Sorted:
+    photos = _photos(originals)
+    total, done = len(photos), 0
 
     def convert(original: Original) -> Photo | str:
         if original.path is None:
@@ -74,7 +75,7 @@ def _accepted(workspace: Workspace, params: IngestParams, settings: IngestSettin
 
     result = _Sorted()
     with ThreadPoolExecutor(_DECODERS) as pool:
-        for original, outcome in zip(originals, pool.map(convert, originals), strict=True):
+        for original, outcome in zip(photos, pool.map(convert, photos), strict=True):
             if isinstance(outcome, Photo):
                 result.photos.append(outcome)
                 result.figures[outcome.name] = outcome.quality.rounded()
@@ -85,13 +86,19 @@ def _accepted(workspace: Workspace, params: IngestParams, settings: IngestSettin
     return result
 
 
+def _photos(originals: Sequence[Original]) -> list[Original]:
+    return [original for original in originals if not original.expanded]
+
+
 def _originals(workspace: Workspace, settings: IngestSettings) -> list[Original]:
+    """Everything that was sent, archives followed by what they held."""
     sources = workspace.request().images
 
     def tell(settled: int) -> None:
         workspace.progress(_DOWNLOAD_SHARE * settled / len(sources), f"{settled} of {len(sources)} photos fetched")
 
-    return asyncio.run(gather_originals(sources, workspace.inputs("images"), workspace.scratch, settings, tell))
+    gathered = asyncio.run(gather_originals(sources, workspace.inputs("images"), workspace.scratch, settings, tell))
+    return expand(gathered, workspace.scratch, settings, lambda message: workspace.progress(_DOWNLOAD_SHARE, message))
 
 
 def _without_useless(found: _Sorted, workspace: Workspace, params: IngestParams) -> _Sorted:
@@ -121,29 +128,20 @@ def _copies(photos: list[Photo]) -> set[str]:
     return copies
 
 
-def _too_few(names: list[str], kept: _Sorted) -> PermanentError:
+def _too_few(originals: Sequence[Original], kept: _Sorted) -> PermanentError:
     by_reason: dict[str, list[str]] = {}
     for name, reason in kept.reasons.items():
         by_reason.setdefault(reason, []).append(name)
     why = "".join(f" {reason}: {listed(dropped)}." for reason, dropped in by_reason.items())
-    message = f"Only {len(kept.photos)} of {len(names)} photos can be used; at least {MIN_IMAGES} are needed.{why}"
+    message = f"Only {len(kept.photos)} of {len(_photos(originals))} photos can be used; at least {MIN_IMAGES} are needed.{why}"
     hints = [CODES[reason].hint for reason in by_reason if reason in CODES]
     hint = " ".join([CODES["TOO_FEW_IMAGES"].hint, *hints])
-    return PermanentError("TOO_FEW_IMAGES", message, hint, report=_report(names, kept))
+    return PermanentError("TOO_FEW_IMAGES", message, hint, report=_report(originals, kept))
 
 
-def _report(names: list[str], kept: _Sorted) -> StageReport:
-    verdicts = [
-        ImageVerdict(
-            name=name,
-            status="dropped" if name in kept.reasons else "accepted",
-            reason=kept.reasons.get(name),
-            figures=kept.figures.get(name, {}),
-        )
-        for name in names
-    ]
+def _report(originals: Sequence[Original], kept: _Sorted) -> StageReport:
     summary = {
-        "submitted": len(names),
+        "submitted": len(_photos(originals)),
         "accepted": len(kept.photos),
         "dropped": dict(Counter(kept.reasons.values())),
         "sharpness_median": round(median(photo.quality.sharpness for photo in kept.photos), 2) if kept.photos else None,
@@ -151,4 +149,13 @@ def _report(names: list[str], kept: _Sorted) -> StageReport:
     }
     engines = {name: version(name) for name in ("pillow", "pillow-heif", "opencv-python-headless")}
     warnings = capture_warnings([Rated(photo.name, photo.quality) for photo in kept.photos])
-    return StageReport(summary=summary, images=tuple(verdicts), warnings=tuple(warnings), engines=engines)
+    verdicts = tuple(_verdict(original, kept) for original in originals)
+    return StageReport(summary=summary, images=verdicts, warnings=tuple(warnings), engines=engines)
+
+
+def _verdict(original: Original, kept: _Sorted) -> ImageVerdict:
+    if original.expanded:
+        return ImageVerdict(name=original.name, status=EXPANDED)
+    reason = kept.reasons.get(original.name)
+    status, figures = "dropped" if reason else "accepted", kept.figures.get(original.name, {})
+    return ImageVerdict(name=original.name, status=status, reason=reason, figures=figures, source=original.source)

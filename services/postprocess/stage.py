@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from services.postprocess.params import PostprocessParams
 from shared.contracts.manifest import StageReport, Warning
 from shared.errors import PermanentError
+from shared.photo_names import names_in_job
 from shared.runtime.workspace import Workspace
 
 if TYPE_CHECKING:  # native libraries load inside `run` alone, in the child process
@@ -43,7 +44,7 @@ class PostprocessStage:
 
         params = reduced(params, workspace.reduction)
         workspace.progress(0.0, "Reading the dense cloud")
-        order = [image.name for image in workspace.request().images]
+        order = names_in_job(workspace.request(), workspace.earlier_steps())
         cameras = read_cameras(workspace.inputs("sfm"), order)
         cloud = read_cloud(workspace.inputs("mvs") / "pointcloud.ply")
         _require(len(cloud) >= MIN_POINTS and len(cameras) > 0)

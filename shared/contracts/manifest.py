@@ -45,13 +45,20 @@ class Warning(Contract):
     photos: tuple[str, ...] = ()
 
 
+EXPANDED = "expanded"  # the status of an archive whose photos took its place
+
+
 class ImageVerdict(Contract):
-    """What became of one photo. `status` is accepted, registered or dropped; `figures` are what a stage measured in it."""
+    """What became of one photo. `status` is accepted, registered, dropped or EXPANDED; `figures` are what a stage measured in it.
+
+    `source`: what was sent with the photo in it; the verdicts of ingest alone say so, in the order of the photos.
+    """
 
     name: str
     status: str
     reason: str | None = None
     figures: dict[str, float] = Field(default_factory=dict)
+    source: str | None = None
 
 
 class StageReport(Contract):

@@ -7,6 +7,7 @@ async with guarded_client(policy, download_timeout(limits)) as client:
 import asyncio
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin
@@ -18,6 +19,7 @@ from shared.http.addresses import AddressPolicy, check_url
 from shared.http.errors import TimedOut, TooLarge, Unreachable
 from shared.http.guarded import location_of, reasons
 
+_CHUNK_BYTES = 64 << 10
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 
@@ -50,11 +52,20 @@ def download_timeout(limits: FetchLimits) -> httpx.Timeout:
     return httpx.Timeout(limits.read_s, connect=limits.connect_s)
 
 
-async def fetch(client: httpx.AsyncClient, url: str, path: Path, policy: AddressPolicy, limits: FetchLimits = FetchLimits()) -> Fetched:
+async def fetch(
+    client: httpx.AsyncClient,
+    url: str,
+    path: Path,
+    policy: AddressPolicy,
+    limits: FetchLimits = FetchLimits(),
+    limits_of: Callable[[bytes], FetchLimits] | None = None,
+) -> Fetched:
     """Downloads to `path`, which exists afterwards only when the download is complete.
 
+    `limits_of`: the bytes and the time that a file may take once its first bytes tell what it is.
     Raises UnsafeAddress, TooLarge, TimedOut or Unreachable. An OSError is of the local disk.
     """
+    began, total_s = asyncio.get_running_loop().time(), limits.total_s
     retrying = AsyncRetrying(
         stop=stop_after_attempt(limits.tries),
         wait=wait_exponential(multiplier=limits.pause_s),
@@ -62,21 +73,31 @@ async def fetch(client: httpx.AsyncClient, url: str, path: Path, policy: Address
         reraise=True,
     )
     try:
-        async with asyncio.timeout(limits.total_s):
-            return await retrying(_follow, client, url, path, policy, limits)
+        async with asyncio.timeout(total_s) as clock:
+
+            def most_bytes(head: bytes) -> int:
+                nonlocal total_s
+                found = limits_of(head) if limits_of else limits
+                total_s = found.total_s
+                clock.reschedule(began + total_s)
+                return found.max_bytes
+
+            return await retrying(_follow, client, url, path, policy, limits.max_redirects, most_bytes)
     except TimeoutError as error:
-        raise TimedOut(f"the download took longer than {limits.total_s:g} s") from error
+        raise TimedOut(f"the download took longer than {total_s:g} s") from error
 
 
-async def _follow(client: httpx.AsyncClient, url: str, path: Path, policy: AddressPolicy, limits: FetchLimits) -> Fetched:
-    for _ in range(limits.max_redirects + 1):
+async def _follow(
+    client: httpx.AsyncClient, url: str, path: Path, policy: AddressPolicy, max_redirects: int, most_bytes: Callable[[bytes], int]
+) -> Fetched:
+    for _ in range(max_redirects + 1):
         _check(url, policy)
         with reasons():
             async with client.stream("GET", url) as response:
                 if response.status_code not in _REDIRECTS:
-                    return await _save(response, path, limits.max_bytes)
+                    return await _save(response, path, most_bytes)
                 url = _joined(url, location_of(response))
-    raise Unreachable(f"more than {limits.max_redirects} redirects")
+    raise Unreachable(f"more than {max_redirects} redirects")
 
 
 def _joined(url: str, location: str) -> str:
@@ -93,17 +114,15 @@ def _check(url: str, policy: AddressPolicy) -> None:
         raise Unreachable(str(error)) from error
 
 
-async def _save(response: httpx.Response, path: Path, max_bytes: int) -> Fetched:
+async def _save(response: httpx.Response, path: Path, most_bytes: Callable[[bytes], int]) -> Fetched:
     status = response.status_code
     if status != 200:
         raise Unreachable(f"the server answered {status}", may_pass=status >= 500 or status == 429, status_code=status)
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise Unreachable("the answer is compressed although nobody asked for it")  # a few bytes may unpack to anything
-    if _announced_bytes(response) > max_bytes:
-        raise TooLarge(f"the file is larger than {max_bytes} bytes")
     part = path.parent / f".{os.urandom(8).hex()}.part"
     try:
-        size, sha256 = await _write(response, part, max_bytes)
+        size, sha256 = await _write(response, part, most_bytes)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -115,12 +134,14 @@ def _announced_bytes(response: httpx.Response) -> int:
     return int(announced) if announced.isdecimal() else 0
 
 
-async def _write(response: httpx.Response, part: Path, max_bytes: int) -> tuple[int, str]:
-    digest, size = hashlib.sha256(), 0
-    with part.open("xb") as file:  # a chunk of 64 KiB costs less than a switch to a thread
-        async for chunk in response.aiter_raw():
+async def _write(response: httpx.Response, part: Path, most_bytes: Callable[[bytes], int]) -> tuple[int, str]:
+    digest, size, max_bytes = hashlib.sha256(), 0, 0
+    with part.open("xb") as file:  # a chunk of this size costs less than a switch to a thread
+        async for chunk in response.aiter_raw(_CHUNK_BYTES):
+            if size == 0:
+                max_bytes = most_bytes(chunk)
             size += len(chunk)
-            if size > max_bytes:
+            if max(size, _announced_bytes(response)) > max_bytes:
                 raise TooLarge(f"the file is larger than {max_bytes} bytes")
             digest.update(chunk)
             file.write(chunk)

@@ -164,14 +164,30 @@ def broken() -> dict[str, bytes]:
     }
 
 
-def no_photos() -> dict[str, bytes]:
-    """Archives and programs under the names of photos."""
+def archives() -> dict[str, tuple[bytes, set[str | None]]]:
+    """ZIP files as attackers make them, and what may be said of them or of what is in them."""
+    bomb = png(SIDE, SIDE) + bytes(63 << 20)
+    inside = bytearray(zipped([(f"{index}.tif", tiff(SIDE, SIDE)) for index in range(2)]))
+    quoted = inside.rfind(b"PK\x01\x02") + 42
+    inside[quoted : quoted + 4] = struct.pack("<I", 0)
+    odd = {None, "CORRUPT_IMAGE", "IMAGE_TOO_LARGE", "NOT_AN_IMAGE", "NOT_UNPACKED", "DUPLICATE"}
     return {
-        "bomb.zip": zipped([("a.jpg", bytes(64 << 20))]),
-        "slip.zip": zipped([("../../../escaped.jpg", photo(1)), ("/tmp/escaped-absolute.jpg", photo(2))]),
-        "link.zip": zipped([], link="/etc/passwd"),
-        "nested.zip": nested(50),
-        "tiny.zip": zipped((f"{index}.jpg", b"") for index in range(100_000)),
+        "zeros.zip": (zipped([("a.jpg", bytes(64 << 20))]), {"NOT_AN_IMAGE"}),
+        "bombs.zip": (zipped([(f"{index}.png", bomb) for index in range(4)]), {"NOT_UNPACKED"}),
+        "photos.zip": (zipped(list(bombs().items())), {None, "DUPLICATE"}),
+        "broken.zip": (zipped(list((too_large() | broken()).items())), odd),
+        "slip.zip": (zipped([("../../../escaped.jpg", photo(31)), ("/tmp/escaped-absolute.jpg", photo(32))]), {None}),
+        "link.zip": (zipped([("photo.jpg/below.jpg", photo(33))], link="/etc/passwd"), {None, "NOT_UNPACKED"}),
+        "nested.zip": (nested(50), {"NESTED_ARCHIVE"}),
+        "quoted.zip": (bytes(inside), {"CORRUPT_ARCHIVE"}),
+        "tiny.zip": (zipped((f"{index}.jpg", b"") for index in range(100_000)), {"ARCHIVE_TOO_LARGE"}),
+        "deep.zip": (zipped([("a/" * 30_000 + "deep.jpg", photo(34))]), {None}),
+    }
+
+
+def no_photos() -> dict[str, bytes]:
+    """Pages and programs under the names of photos."""
+    return {
         "page.jpg": b"<html><script>alert(1)</script></html>",
         "picture.svg": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
         "script.jpg": b"%!PS-Adobe-3.0\n(/tmp/escaped-ps) (w) file closefile\n",

@@ -52,8 +52,11 @@ def main() -> None:
     except PermanentError as error:
         report = error.report
     assert report is not None
-    reasons = {verdict.name: verdict.reason for verdict in report.images}
-    print(json.dumps({"reasons": reasons, "bytes": _peak_bytes() - before, "found": found}))
+    reasons: dict[str | None, dict[str, str | None]] = {}
+    for verdict in report.images:
+        reasons.setdefault(verdict.source, {})[verdict.name] = verdict.reason
+    told = {"reasons": reasons.pop(None), "held": reasons, "bytes": _peak_bytes() - before, "found": found}
+    print(json.dumps(told))
 
 
 def _peak_bytes() -> int:

@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import os
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,12 +26,14 @@ from gateway.database.records import Cursor
 from gateway.door_json import parse_object
 from gateway.door_multipart import parts_of
 from gateway.problems import Problem
+from services.ingest.archives import Room, UnusableArchiveError, unpack
 from services.ingest.decoding import UnusablePhotoError, decode
 from services.ingest.focal_length import camera_key, focal_length_px
+from services.ingest.originals import Original
 from shared.contracts import events, manifest, messages, request, slip, split
 from shared.contracts.base import Contract
 from shared.contracts.routing import DEAD_EXCHANGE, EVENTS_EXCHANGE
-from tests.security.hostile_files import exif, jpeg_with, photo
+from tests.security.hostile_files import exif, jpeg_with, photo, zipped
 
 EXAMPLES = int(os.environ.get("MESHWORK_TEST_FUZZ", "0"))
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
@@ -165,6 +168,31 @@ SEEDS = {
     "tiff": photo(4, "TIFF", compression="tiff_lzw"),
     "heic": _heic(),
 }
+
+
+CHANGES = st.lists(st.tuples(st.integers(0, 599), st.integers(0, 8), st.binary(max_size=8)), min_size=1, max_size=6)
+
+
+@tried(30)
+@given(changes=CHANGES, from_end=st.booleans())
+def test_no_damaged_archive_breaks_ingest(changes: list[tuple[int, int, bytes]], from_end: bool) -> None:
+    """Most of all where its directory is: photos come out, or the archive has a code; never more bytes than there is room for."""
+    data = bytearray(zipped([("a.jpg", photo(1)), ("b/c.png", photo(2, "PNG")), ("d.txt", b"text")]))
+    for at, length, new in changes:
+        place = max(len(data) - at, 0) if from_end else at
+        data[place : place + length] = new
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "archive")
+        path.write_bytes(data)
+        room = Room(photos=3, bytes=1 << 20, photo_bytes=1 << 19)
+        try:
+            held = unpack(Original(0, "archive", path), Path(folder), room)
+        except UnusableArchiveError as error:
+            assert error.code in {"CORRUPT_ARCHIVE", "ARCHIVE_TOO_LARGE", "EMPTY_ARCHIVE"}
+            held = []
+        written = {original.path for original in held if original.path is not None}
+        assert set(Path(folder).iterdir()) == {path, *written}
+        assert sum(one.stat().st_size for one in written) <= (1 << 20) - room.bytes
 
 
 @pytest.mark.parametrize("kind", SEEDS)

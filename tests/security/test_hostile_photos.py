@@ -23,7 +23,8 @@ GOOD = {f"good-{seed}.jpg": photo(seed) for seed in range(3)}
 class Outcome:
     """What became of a run."""
 
-    reasons: dict[str, str | None]
+    reasons: dict[str, str | None]  # of what was sent
+    held: dict[str, dict[str, str | None]]  # of what archives held, by archive
     bytes: int
     found: list[str]
 
@@ -44,7 +45,7 @@ def ingested(folder: Path, files: dict[str, bytes]) -> Outcome:
     assert outside == [] and told["found"] == []
     assert not any(path.is_symlink() for path in folder.rglob("*"))
     assert not list(Path("/tmp").glob("escaped-*"))
-    return Outcome({name: told["reasons"][name] for name in files}, told["bytes"], told["found"])
+    return Outcome({name: told["reasons"][name] for name in files}, told["held"], told["bytes"], told["found"])
 
 
 def test_bombs_of_allowed_size_take_bounded_memory(tmp_path: Path) -> None:
@@ -63,11 +64,21 @@ def test_files_that_lie_about_themselves_cost_nothing(tmp_path: Path) -> None:
     assert outcome.bytes < SMALL_BYTES
 
 
-def test_archives_and_programs_are_no_photos(tmp_path: Path) -> None:
-    """Zip bombs, zip slips, links, fifty zips in one another, a zip of 100,000 files, pages, scripts: nothing of them is opened."""
+def test_pages_and_programs_are_no_photos(tmp_path: Path) -> None:
+    """Whatever they are called, nothing of them is run or read."""
     outcome = ingested(tmp_path, hostile_files.no_photos())
     assert set(outcome.reasons.values()) == {"NOT_AN_IMAGE"}
     assert outcome.bytes < SMALL_BYTES
+
+
+def test_archives_unpack_to_bounded_bytes_under_our_own_names(tmp_path: Path) -> None:
+    """Bombs, slips, links, fifty zips in one another, entries that share their bytes, 100,000 files: each costs itself alone."""
+    sent = hostile_files.archives()
+    outcome = ingested(tmp_path, {name: data for name, (data, _) in sent.items()})
+    for name, (_, allowed) in sent.items():
+        held = outcome.held.get(name, {name: outcome.reasons[name]})
+        assert held and set(held.values()) <= allowed, (name, held)
+    assert outcome.bytes < SMALL_BYTES + 2 * 24 * PIXELS
 
 
 def test_a_photo_that_is_something_else_besides_is_a_photo(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import open3d as o3d
 import pytest
 
 from services.export.params import ExportParams
-from services.export.report import build_report
+from services.export.report import build_report, image_facts
 from services.export.stage import ExportStage
 from services.export.verdict import judge, verdict_of
-from shared.contracts.manifest import ImageVerdict, Manifest, StageReport
+from shared.contracts.manifest import EXPANDED, ImageVerdict, Manifest, StageReport
 from shared.contracts.request import JobRequest
 from shared.runtime.workspace import Workspace
 
@@ -98,6 +98,20 @@ def test_the_report_accounts_for_every_photo() -> None:
     assert report["cameras"]["reprojection_error_px"] == 0.6
     assert report["stages"][0]["seconds"] == 1.5
     assert report["verdict"] == "warn"
+
+
+def test_the_report_counts_the_photos_of_an_archive() -> None:
+    """Not the archive; one that could not be opened is a photo that was dropped."""
+    asked = JobRequest.model_validate(request(EVERYTHING, photos=3))
+    verdicts = [
+        ImageVerdict(name="00.jpg", status=EXPANDED),
+        ImageVerdict(name="b.jpg", status="accepted", source="00.jpg"),
+        ImageVerdict(name="a.jpg", status="accepted", source="00.jpg"),
+        ImageVerdict(name="02.jpg", status="dropped", reason="CORRUPT_ARCHIVE"),
+    ]
+    images = image_facts(asked, [manifest("ingest", images=tuple(verdicts))], ["01.jpg", "a.jpg", "b.jpg"])
+    assert [photo["name"] for photo in images["photos"]] == ["b.jpg", "a.jpg", "01.jpg", "02.jpg"]
+    assert (images["submitted"], images["used"], images["registered"]) == (4, 3, 3)
 
 
 def test_the_model_s_own_shape_is_judged(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def settings_for_tests(**changes: object) -> GatewaySettings:
         "allowed_private_networks": "127.0.0.1/32",
         "max_images": 6,
         "max_image_bytes": 64 << 10,
+        "max_archive_bytes": 200_000,
         "max_upload_bytes": 512 << 10,
         "max_body_bytes": 256 << 10,
         "seal_key": "Y2hhbmdlLW1lLWNoYW5nZS1tZS1jaGFuZ2UtbWUtISE=",

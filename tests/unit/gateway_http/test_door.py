@@ -52,6 +52,21 @@ async def test_a_wrong_signature_is_no_key(anonymous: httpx.AsyncClient) -> None
 
 
 @pytest.mark.parametrize(
+    "url, status",
+    [
+        ("http://h.example.org/set.zip", 202),
+        ("http://h.example.org/SET.ZIP?x=1.jpg#y", 202),
+        ("http://h.example.org/get?name=set.zip", 422),
+    ],
+)
+async def test_one_link_is_enough_where_its_path_ends_as_an_archive_does(api: httpx.AsyncClient, url: str, status: int) -> None:
+    """Before it is fetched nothing else tells; beside two photos it needs no such name."""
+    answer = await api.post(POST, json={"image_urls": [url]})
+    assert answer.status_code == status, answer.text
+    assert (await api.post(POST, json={"image_urls": [*URLS[:2], url]})).status_code == 202
+
+
+@pytest.mark.parametrize(
     "fields, place",
     [
         ({"image_urls": "x"}, ["body", "image_urls"]),

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -78,6 +79,34 @@ async def test_a_refused_upload_leaves_nothing(
     assert status != 422 or problem["errors"][0]["loc"][0] == "body"
     assert (await api.get("/api/v1/jobs")).json()["jobs"] == []
     await eventually(lambda: is_empty(gateway))
+
+
+def archive(size: int) -> bytes:
+    """As a ZIP file begins."""
+    return b"PK\x03\x04" + bytes(size - 4)
+
+
+async def test_one_archive_is_enough_and_may_be_larger_than_a_photo(api: httpx.AsyncClient) -> None:
+    """By its first bytes, whatever it is called; what is in it, ingest finds out."""
+    answer = await api.post("/api/v1/jobs", files=[("images", ("photos", archive(100_000), "image/jpeg"))])
+    assert answer.status_code == 202, answer.text
+    job = (await api.get(answer.headers["location"])).json()
+    assert job["images"] == [{"name": "photos", "url": None, "status": "pending", "reason": None}]
+    larger = await api.post("/api/v1/jobs", files=[("images", ("photos.zip", archive(200_001), "application/zip"))])
+    assert_problem(larger, 413, "PAYLOAD_TOO_LARGE")
+    named = await api.post("/api/v1/jobs", files=[("images", ("photos.zip", b"no archive", "application/zip"))])
+    assert_problem(named, 422, "TOO_FEW_IMAGES")
+
+
+async def test_an_archive_is_known_by_its_first_bytes_however_they_arrive(api: httpx.AsyncClient) -> None:
+    """One at a time too."""
+
+    async def slow() -> AsyncIterator[bytes]:
+        for byte in IMAGE_HEAD + b"\r\n" + archive(70_000)[:100]:
+            yield bytes([byte])
+        yield bytes(70_000) + b"\r\n--abc--\r\n"
+
+    assert (await api.post("/api/v1/jobs", content=slow(), headers=FORM)).status_code == 202
 
 
 IMAGE_HEAD = b'--abc\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"\r\n'

@@ -16,7 +16,7 @@ from gateway.database.upgrade import upgrade_database
 from gateway.folding import merge_verdicts
 from gateway.news import Fact, StepDied
 from gateway.tracker import fold_facts
-from shared.contracts.manifest import ImageVerdict, Manifest, StepError
+from shared.contracts.manifest import EXPANDED, ImageVerdict, Manifest, StepError
 from tests.support.gateway_rows import (
     ALL_EVENTS,
     LINKS,
@@ -172,6 +172,63 @@ async def test_verdicts_come_from_the_chain_that_won(database: Database) -> None
     won = [manifest_of(job_id, position) for position in range(3)]
     await fold(database, [completed(lost), completed(won[2])], [lost, *won])
     assert (await job_of(database, job_id)).images[0]["status"] == "registered"
+
+
+HELD = [{"name": "1.jpg", "url": None, "source": "b.jpg"}, {"name": "2.jpg", "url": None, "source": "b.jpg"}]
+
+
+def with_an_archive(job_id: str, attempt: str = "a1") -> list[Manifest]:
+    """A job whose second file was an archive of two photos, the second of which was not placed."""
+    told = (
+        (
+            ImageVerdict(name="a.jpg", status="accepted"),
+            ImageVerdict(name="b.jpg", status=EXPANDED),
+            ImageVerdict(name="1.jpg", status="accepted", source="b.jpg"),
+            ImageVerdict(name="2.jpg", status="accepted", source="b.jpg"),
+            ImageVerdict(name="c.jpg", status="dropped", reason="CORRUPT_ARCHIVE"),
+        ),
+        (ImageVerdict(name="1.jpg", status="registered"), ImageVerdict(name="2.jpg", status="dropped", reason="NOT_REGISTERED")),
+        (),
+    )
+    manifests = [manifest_of(job_id, position, attempt) for position in range(3)]
+    return [
+        m.model_copy(update={"report": m.report.model_copy(update={"images": images})}) for m, images in zip(manifests, told, strict=True)
+    ]
+
+
+async def test_photos_out_of_an_archive_follow_it(database: Database) -> None:
+    """As soon as ingest has told; each with what became of it, and a name to tell where it came from."""
+    job_id = await insert(database)
+    manifests = with_an_archive(job_id)
+    await fold(database, [completed(manifests[0])], manifests)
+    images = (await job_of(database, job_id)).images
+    assert [(i["name"], i["status"]) for i in images] == [
+        ("a.jpg", "accepted"),
+        ("b.jpg", "expanded"),
+        ("1.jpg", "accepted"),
+        ("2.jpg", "accepted"),
+        ("c.jpg", "dropped"),
+    ]
+    assert [{key: image[key] for key in ("name", "url", "source")} for image in images if "source" in image] == HELD
+    await fold(database, [completed(manifests[1])], manifests)
+    assert [i["status"] for i in (await job_of(database, job_id)).images] == ["accepted", "expanded", "registered", "dropped", "dropped"]
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+async def test_archives_come_to_the_same_row_in_any_order(data: st.DataObject) -> None:
+    """A later step may be heard first, or an attempt that lost; the end has all of the chain that won and nothing else."""
+
+    def story(job_id: str) -> tuple[list[Fact], list[Manifest]]:
+        won, lost = with_an_archive(job_id), with_an_archive(job_id, "lost")[0]
+        other = (*lost.report.images[:2], ImageVerdict(name="9.jpg", status="accepted", source="b.jpg"))
+        lost = lost.model_copy(update={"report": lost.report.model_copy(update={"images": other})})
+        return [completed(manifest) for manifest in (lost, *won)], [lost, *won]
+
+    async def compare(database: Database) -> None:
+        assert await _told(database, story, lambda facts: data.draw(st.permutations(facts)), ()) == await _told(database, story, list, ())
+
+    await in_a_fresh_database(compare)
 
 
 async def test_progress_never_falls(database: Database) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -95,6 +96,26 @@ async def test_exactly_the_limit_is_taken(http: httpx.AsyncClient, tmp_path: Pat
     """The limit itself is allowed."""
     async with local_server(lambda _: Reply(body=b"x" * 1000)) as server:
         assert (await download(http, server.url(), tmp_path / "a")).bytes == 1000
+
+
+async def test_the_first_bytes_may_allow_more(http: httpx.AsyncClient, tmp_path: Path) -> None:
+    """More bytes and more time for what begins as that does which may have them; the rest keeps the limits of all."""
+    limits = FetchLimits(max_bytes=100_000, total_s=1.5, read_s=1.0)
+    script = {"/slow": Reply(pieces=[b"PK" + bytes(70_000), *[b"x"] * 5], pause_s=0.5), "/large": Reply(body=b"PK" + bytes(150_000))}
+    async with local_server(lambda r: script[r.path]) as server:
+
+        async def get(path: str, begins: bytes) -> int:
+            of = replace(limits, max_bytes=200_000, total_s=30.0)
+            fetched = await fetch(
+                http, server.url(path), tmp_path / "a", LOCAL, limits, lambda head: of if head.startswith(begins) else limits
+            )
+            return fetched.bytes
+
+        assert (await get("/slow", b"PK"), await get("/large", b"PK")) == (70_007, 150_002)
+        with pytest.raises(TimedOut):
+            await get("/slow", b"other")
+        with pytest.raises(TooLarge):
+            await get("/large", b"other")
 
 
 async def test_a_compressed_answer_is_refused(http: httpx.AsyncClient, tmp_path: Path) -> None:

@@ -4,7 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.names import name_in_url, unique_names
+from shared.contracts.manifest import EXPANDED, ImageVerdict, StageReport
+from shared.contracts.request import ImageSource
+from shared.photo_names import name_in_url, names_in_job, unique_names
+from tests.support.builders import a_request
+from tests.support.gateway_rows import manifest_of
 
 
 @pytest.mark.parametrize(
@@ -57,3 +61,16 @@ def test_every_name_is_harmless_and_taken_once(sent: list[str]) -> None:
     for name in names:
         assert name.isprintable() and "/" not in name and "\\" not in name
         assert name not in {"", ".", ".."} and len(name.encode()) <= 210
+
+
+def test_in_place_of_an_archive_stand_its_photos() -> None:
+    """In the order that ingest tells; whatever else was sent, and an archive that was not opened, stands for itself."""
+    request = a_request("job", [ImageSource(name=name, url=f"http://h/{name}") for name in ("a.jpg", "b.zip", "c.zip")])
+    told = (
+        ImageVerdict(name="b.zip", status=EXPANDED),
+        *(ImageVerdict(name=f"{i}.jpg", status="accepted", source="b.zip") for i in (2, 1)),
+    )
+    ingest, sfm = manifest_of("job", 0), manifest_of("job", 1)
+    ingest = ingest.model_copy(update={"report": StageReport(images=told)})
+    assert names_in_job(request, []) == ["a.jpg", "b.zip", "c.zip"]
+    assert names_in_job(request, [ingest, sfm]) == ["a.jpg", "2.jpg", "1.jpg", "c.zip"]
