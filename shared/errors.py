@@ -5,8 +5,9 @@ MeshworkError
 ├── TransientError           may pass: the step is retried, counted
 │   ├── OutOfMemory          the child met its memory limit: retried at a lower resolution
 │   ├── StageTimeout         the child met its wall-clock limit
+│   ├── DiskFull             the workspace's disk filled up under the step
 │   └── ChildDied            the child process ended without an answer
-├── DependencyUnavailable    broker, store or database are away: waited for, uncounted
+├── DependencyUnavailable    broker, store or database are away, or the disk is full: waited for, uncounted
 ├── Unroutable               no queue is bound for a message: a configuration mistake
 ├── ObjectMissing            no artifact under this key
 ├── ObjectCorrupt            an artifact's bytes do not have the sha256 that its manifest states
@@ -116,12 +117,16 @@ class StageTimeout(TransientError):
     code = "STAGE_TIMEOUT"
 
 
+class DiskFull(TransientError):
+    """The disk of the workspace filled up while the step was worked on."""
+
+
 class ChildDied(TransientError):
     """The child process ended without an answer."""
 
 
 class DependencyUnavailable(MeshworkError):
-    """A server that this process needs does not answer."""
+    """A server that this process needs does not answer, or its disk has no room."""
 
 
 class Unroutable(MeshworkError):

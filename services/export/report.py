@@ -99,6 +99,7 @@ def stage_facts(manifest: Manifest) -> Json:
         "seconds": round(manifest.seconds, 2),
         "peak_memory_bytes": manifest.peak_memory_bytes,
         "attempts": manifest.tries,
+        "reduction": manifest.reduction,
         "reused_from": manifest.reused_from,
         "engines": dict(manifest.report.engines),
         "summary": dict(manifest.report.summary),

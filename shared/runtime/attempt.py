@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.contracts.manifest import ChainLink, Manifest, OutputFile, StageReport, StepError
+from shared.contracts.manifest import ChainLink, Manifest, OutputFile, StageReport, StepError, Warning
 from shared.contracts.messages import StageMessage
 from shared.contracts.request import JobRequest
-from shared.errors import PermanentError, TransientError
+from shared.errors import CODES, ChildDied, DiskFull, PermanentError, TransientError
 from shared.runtime.commit import upload_outputs
 from shared.runtime.compute import Ask, Computed, ComputeTask, OnProgress
 from shared.runtime.inputs import InputFile, fetch, write_context
 from shared.runtime.metrics import STAGE_DURATION, STAGE_PEAK_MEMORY
-from shared.runtime.patience import PatientStore
+from shared.runtime.patience import DISK, PatientStore
 from shared.runtime.tools import Tools
 from shared.storage import keys
 
@@ -57,14 +57,19 @@ class Attempt:
 
     @asynccontextmanager
     async def _workspace(self, request: JobRequest, chain: Sequence[Manifest], files: Sequence[InputFile]) -> AsyncIterator[Path]:
-        """A folder with these inputs, until the end."""
-        workspace = await self._tools.folder.new_workspace(self._name)
+        """A folder with these inputs, until the end; waits for room on the disk. Raises DiskFull when it filled up meanwhile."""
+        folder = self._tools.folder
+        workspace = await self._store.patience.call(DISK, lambda: folder.new_workspace(self._name))
         try:
             write_context(workspace, request, chain)
             await self._fetch(workspace, files)
             yield workspace
+        except (OSError, ChildDied) as error:
+            if folder.ran_full(error):
+                raise DiskFull(f"the disk of {workspace} filled up: {error}") from error
+            raise
         finally:
-            await self._tools.folder.discard(workspace)
+            await folder.discard(workspace)
 
     async def _fetch(self, workspace: Path, files: Sequence[InputFile]) -> None:
         await fetch(self._store, workspace, files, self._tools.settings.transfers, self._message.step.stage)
@@ -109,9 +114,15 @@ class Attempt:
             attempt=self._name,
             chain=self._links,
             digest=self._digest,
-            report=report,
+            report=_with_reduction(report, message) if message.reduction else report,
             seconds=self._seconds,
             tries=message.attempt,
             reduction=message.reduction,
             finished_at=self._tools.now(),
         )
+
+
+def _with_reduction(report: StageReport, message: StageMessage) -> StageReport:
+    sentence = f"The step {message.step.name} ran out of memory, and was computed again at a lower resolution."
+    warning = Warning(code="LOWER_RESOLUTION", message=sentence, hint=CODES["OUT_OF_MEMORY"].hint)
+    return report.model_copy(update={"warnings": (*report.warnings, warning)})

@@ -1,4 +1,4 @@
-"""Waiting for a broker or a store that is away, with the message held."""
+"""Waiting for a broker or a store that is away, or for room on the disk, with the message held."""
 
 import asyncio
 import random
@@ -13,6 +13,7 @@ from shared.ports import ArtifactStore, Broker, Publication, StoredFile
 
 BROKER = "broker"
 STORE = "store"
+DISK = "disk"
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
@@ -65,6 +66,11 @@ class PatientStore:
     def __init__(self, store: ArtifactStore, patience: Patience) -> None:
         self._store = store
         self._patience = patience
+
+    @property
+    def patience(self) -> Patience:
+        """For what else the message waits for."""
+        return self._patience
 
     async def get(self, key: str) -> bytes:
         """The whole object."""

@@ -18,7 +18,7 @@ from shared.runtime.child import ChildCompute
 from shared.runtime.compute import Compute
 from shared.runtime.logging import task_context
 from shared.runtime.metrics import DELIVERIES, DEPENDENCY_UP, STAGE_BUSY
-from shared.runtime.patience import BROKER, STORE, Patience
+from shared.runtime.patience import BROKER, DISK, STORE, Patience
 from shared.runtime.reading import Newer, ReadMessage, Unreadable, read_message
 from shared.runtime.settings import WorkerSettings
 from shared.runtime.settling import Settling
@@ -69,7 +69,7 @@ class StageWorker:
         self._store = store
         self._compute = compute or ChildCompute(stage, settings)
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
-        self._states = {BROKER: False, STORE: False}
+        self._states = {BROKER: False, STORE: False, DISK: False}
         self._leaving = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -175,10 +175,11 @@ class StageWorker:
 
     async def _watch_dependencies(self) -> None:
         while True:
-            await asyncio.gather(self._ping(BROKER, self._broker), self._ping(STORE, self._store))
+            needed = {BROKER: self._broker, STORE: self._store, DISK: self._tools.folder}
+            await asyncio.gather(*(self._ping(name, dependency) for name, dependency in needed.items()))
             await asyncio.sleep(self._settings.dependency_check_s if all(self._states.values()) else 1.0)
 
-    async def _ping(self, name: str, dependency: Broker | ArtifactStore) -> None:
+    async def _ping(self, name: str, dependency: Broker | ArtifactStore | WorkFolder) -> None:
         try:
             async with asyncio.timeout(_PING_S):
                 await dependency.ping()

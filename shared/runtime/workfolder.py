@@ -1,6 +1,7 @@
 """Where a worker keeps the workspaces of its attempts, and how it clears away those of workers that were killed."""
 
 import asyncio
+import errno
 import fcntl
 import shutil
 import tempfile
@@ -9,6 +10,10 @@ from typing import IO
 
 from loguru import logger
 
+from shared.errors import ChildDied, DependencyUnavailable
+
+MIN_FREE_BYTES = 64 << 20  # with less, hardly a step can be computed: it waits until somebody made room
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _PREFIX = "meshwork-work-"
 _LOCK = "lock"
 
@@ -27,10 +32,22 @@ class WorkFolder:
         await asyncio.to_thread(self._open)
 
     async def new_workspace(self, attempt: str) -> Path:
-        """An empty folder for one attempt."""
+        """An empty folder for one attempt. Raises DependencyUnavailable while the disk is full."""
+        await self.ping()
         workspace = self.path / attempt
         workspace.mkdir()
         return workspace
+
+    def ran_full(self, error: OSError | ChildDied) -> bool:
+        """Whether this error is a full disk's: it says so, or a child failed when next to nothing was free."""
+        if isinstance(error, OSError):
+            return error.errno in _NO_ROOM
+        return self._free_bytes() < MIN_FREE_BYTES
+
+    async def ping(self) -> None:
+        """Raises DependencyUnavailable while the disk is full."""
+        if (free_bytes := self._free_bytes()) < MIN_FREE_BYTES:
+            raise DependencyUnavailable(f"the disk of {self.path} is full: {free_bytes >> 20} MiB are free")
 
     async def discard(self, workspace: Path) -> None:
         """Removes a workspace."""
@@ -42,6 +59,9 @@ class WorkFolder:
             await self.discard(self.path)
             self._lock.close()
             self._lock = None
+
+    def _free_bytes(self) -> int:
+        return shutil.disk_usage(self.path).free
 
     def _open(self) -> None:
         self._parent.mkdir(parents=True, exist_ok=True)

@@ -257,11 +257,12 @@ def test_the_report_has_the_figures_of_every_photo() -> None:
 
 
 def test_the_report_says_what_each_step_cost() -> None:
-    """Seconds, peak memory, tries and engines, of every step that ran."""
+    """Seconds, peak memory, tries, engines and whether it had to be made smaller, of every step that ran."""
     asked = JobRequest.model_validate(request(EVERYTHING))
-    step = manifest("mvs", engines={"numba": "1"}).model_copy(update={"peak_memory_bytes": 1 << 30, "tries": 2})
+    step = manifest("mvs", engines={"numba": "1"}).model_copy(update={"peak_memory_bytes": 1 << 30, "tries": 2, "reduction": 1})
     (facts,) = build_report(asked, [step], {}, {"source": "none"}, {})["stages"]
-    assert (facts["seconds"], facts["peak_memory_bytes"], facts["attempts"], facts["engines"]) == (1.5, 1 << 30, 2, {"numba": "1"})
+    assert (facts["seconds"], facts["peak_memory_bytes"], facts["engines"]) == (1.5, 1 << 30, {"numba": "1"})
+    assert (facts["attempts"], facts["reduction"]) == (2, 1)
 
 
 def test_numbers_that_are_not_known_are_no_doubt() -> None:

@@ -1,9 +1,13 @@
 """What a worker does when its lease, its process, a dependency or its child goes away."""
 
 import asyncio
+import errno
 from pathlib import Path
 
-from shared.contracts.routing import HEADER_WAITED
+import pytest
+
+from shared.contracts.routing import HEADER_CODE, HEADER_REASON, HEADER_WAITED
+from shared.errors import ChildDied
 from shared.runtime.compute import ComputeTask, OnProgress
 from shared.runtime.workfolder import WorkFolder
 from shared.storage import keys
@@ -121,7 +125,7 @@ async def test_a_child_that_crashes_is_counted_in_the_message(mesh: Mesh) -> Non
 
 
 async def test_a_child_that_eats_memory_is_tried_smaller(mesh: Mesh) -> None:
-    """The limit ends it; at reduction 1 it fits, and the manifest says so."""
+    """The limit ends it; at reduction 1 it fits, and the manifest says so, to the caller too."""
     await mesh.worker("ingest", target=FAKE, memory_check_s=0.1)
     message = a_message(a_slip(params={"ingest": {"behaviour": "eat"}}, memory_limit_bytes=200 << 20))
     await mesh.submit(message)
@@ -130,7 +134,9 @@ async def test_a_child_that_eats_memory_is_tried_smaller(mesh: Mesh) -> None:
     await mesh.submit(mesh.messages("retry.10s")[0])
     await mesh.event("stage.completed", 20)
 
-    assert (await mesh.manifest(message)).reduction == 1
+    manifest = await mesh.manifest(message)
+    assert (manifest.reduction, manifest.tries) == (1, 2)
+    assert [warning.code for warning in manifest.report.warnings] == ["LOWER_RESOLUTION"]
 
 
 async def test_a_hang_is_ended_by_the_hard_limit(mesh: Mesh) -> None:
@@ -184,6 +190,51 @@ async def test_a_message_held_too_long_is_put_aside_uncounted(mesh: Mesh) -> Non
     mesh.store.away = False
 
 
+@pytest.fixture
+def free_bytes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """What is free on the disk of the workspaces, for the test to say."""
+    free = {"bytes": 1 << 40}
+    monkeypatch.setattr(WorkFolder, "_free_bytes", lambda folder: free["bytes"])
+    return free
+
+
+async def test_a_full_disk_is_waited_for(mesh: Mesh, free_bytes: dict[str, int]) -> None:
+    """The message is held and not counted, readiness names the disk; with room again the work is done."""
+    free_bytes["bytes"] = 0
+    compute = ScriptedCompute("ingest")
+    worker = await mesh.worker("ingest", compute)
+    message = a_message()
+    await mesh.submit(message)
+    await mesh.event("stage.started")
+    await eventually(lambda: worker.ready() == {"broker": True, "store": True, "disk": False, "consumer": True})
+    assert mesh.waiting("stage.ingest") == mesh.waiting("retry.10s") == compute.tasks == []
+
+    free_bytes["bytes"] = 1 << 40
+    await mesh.event("stage.completed")
+
+    assert (await mesh.manifest(message)).tries == len(compute.tasks) == 1
+    await eventually(lambda: worker.ready()["disk"])
+
+
+@pytest.mark.parametrize(
+    "error", [ChildDied("the stage raised"), OSError(errno.ENOSPC, "No space left on device")], ids=["child", "worker"]
+)
+async def test_a_disk_that_fills_up_is_named(mesh: Mesh, free_bytes: dict[str, int], error: Exception) -> None:
+    """The try counts, since the step itself may be what fills it; who looks at the parked message reads why."""
+
+    async def fill(task: ComputeTask, on_progress: OnProgress) -> None:
+        free_bytes["bytes"] = 0
+        raise error
+
+    await mesh.worker("ingest", ScriptedCompute("ingest", fill))
+
+    await mesh.submit(a_message(attempt=3))
+    dead = await mesh.arrival("dead.ingest")
+
+    assert dead.headers[HEADER_CODE] == "INTERNAL"
+    assert "filled up" in str(dead.headers[HEADER_REASON])
+
+
 async def test_a_worker_whose_publish_fails_keeps_its_message(mesh: Mesh) -> None:
     """It tries again until the broker has it, and computes once."""
     compute = ScriptedCompute("ingest")
@@ -198,9 +249,9 @@ async def test_a_worker_whose_publish_fails_keeps_its_message(mesh: Mesh) -> Non
 
 
 async def test_readiness_names_what_is_missing(mesh: Mesh) -> None:
-    """Broker, store and consumer; a worker that left consumes nothing."""
+    """Broker, store, disk and consumer; a worker that left consumes nothing."""
     worker = await mesh.worker("ingest")
-    await eventually(lambda: worker.ready() == {"broker": True, "store": True, "consumer": True})
+    await eventually(lambda: worker.ready() == {"broker": True, "store": True, "disk": True, "consumer": True})
 
     await worker.stop()
 
