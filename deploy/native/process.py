@@ -84,30 +84,35 @@ class Process:
     def terminate(self) -> None:
         """Asks it to end; does not wait."""
         if self._child is not None:
-            self._signal(self._stop_signal)
+            _signal(self._child, self._stop_signal)
 
     def stop(self, timeout_s: float = 30) -> None:
         """Asks it to end, then SIGKILL to everything it started."""
-        if self._child is None:
+        child = self._child
+        if child is None:
             return
-        self.terminate()
+        _signal(child, self._stop_signal)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(timeout_s)
-        self.kill()
+            child.wait(timeout_s)
+        self._bury(child)
 
     def kill(self) -> None:
         """SIGKILL to it and everything it started."""
-        if self._child is None:
-            return
-        self._signal(signal.SIGKILL)
-        self._child.wait()
-        self._child = None
+        if self._child is not None:
+            self._bury(self._child)
+
+    def _bury(self, child: subprocess.Popen[bytes]) -> None:
+        """A supervisor in another thread may have started the next one by now: that one lives."""
+        _signal(child, signal.SIGKILL)
+        child.wait()
+        if self._child is child:
+            self._child = None
 
     def tail(self, lines: int = 30) -> str:
         """The end of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
-    def _signal(self, number: int) -> None:
-        assert self._child is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, number)
+
+def _signal(child: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, number)
