@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import psutil
 import pytest
 
 from shared.broker.rabbitmq import RabbitBroker
@@ -27,6 +26,7 @@ from shared.storage import keys
 from shared.storage.minio import MinioStore
 from tests.support.builders import a_message, a_publication, a_slip, store_request
 from tests.support.eventually import eventually
+from tests.support.liveness import is_running
 from tests.support.proxy import TcpProxy
 from tests.support.servers import S3Server
 
@@ -161,7 +161,7 @@ async def test_a_killed_worker_loses_nothing(mesh: Mesh, tmp_path: Path) -> None
     child = (await eventually(lambda: diary(tmp_path), 20))[0]
 
     os.kill(first.process.pid, signal.SIGKILL)
-    await eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 5)
+    await eventually(lambda: not is_running(child), 5)
     mesh.worker("ingest")
     await eventually(lambda: mesh.completed(message.job_id), 60)
 
@@ -222,7 +222,7 @@ async def test_a_cut_connection_ends_the_child_and_the_step_is_done_once(mesh: M
 
         proxy.cut()
 
-        await eventually(lambda: not psutil.pid_exists(child), 10)
+        await eventually(lambda: not is_running(child), 10)
         await eventually(lambda: mesh.completed(message.job_id), 60)
         assert len(diary(tmp_path)) == 2
         assert len([name for name in await mesh.step_files(message) if name.endswith("manifest.json")]) == 2
@@ -248,7 +248,7 @@ async def test_a_cancelled_job_frees_its_worker_within_five_seconds(mesh: Mesh, 
     child = (await eventually(lambda: diary(tmp_path), 20))[0]
 
     await mesh.store.put(keys.stop(hanging.job_id), b"cancelled")
-    await eventually(lambda: not psutil.pid_exists(child), 5)
+    await eventually(lambda: not is_running(child), 5)
     await mesh.submit(good)
     await eventually(lambda: mesh.completed(good.job_id), 30)
 
@@ -268,7 +268,8 @@ async def test_a_worker_that_starts_before_its_servers_waits(mesh: Mesh) -> None
     assert alive.status_code == 200
     assert ready is not None
     assert ready.status_code == 503
-    assert ready.json()["dependencies"] == {"broker": "unavailable", "store": "unavailable", "consumer": "unavailable"}
+    unavailable = dict.fromkeys(("broker", "store", "disk", "consumer"), "unavailable")
+    assert ready.json()["dependencies"] == unavailable
     worker.process.terminate()
     assert await asyncio.to_thread(worker.process.wait, 10) == 0
 

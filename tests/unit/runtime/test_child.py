@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from loguru import logger
 
@@ -22,6 +21,7 @@ from shared.runtime.inputs import write_context
 from shared.runtime.settings import WorkerSettings
 from tests.support.builders import a_request
 from tests.support.eventually import eventually, wait_until
+from tests.support.liveness import is_running
 
 TARGET = "tests.support.fake_stage:FakeStage"
 
@@ -57,13 +57,6 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "work")
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 async def test_the_child_describes_its_stage(compute: ChildCompute) -> None:
