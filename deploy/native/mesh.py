@@ -45,6 +45,10 @@ class Replica:
     health_port: int
     due: float = 0.0
 
+    def is_ready(self) -> bool:
+        """Whether it says so."""
+        return is_ready(f"http://{HOST}:{self.health_port}")
+
 
 class Mesh:
     """Starts, watches, scales and ends everything. `environment` adds settings for the gateway and the services."""
@@ -109,14 +113,14 @@ class Mesh:
 
     def is_ready(self) -> bool:
         """Whether the gateway and every worker say that they are."""
-        return all(is_ready(f"http://{HOST}:{replica.health_port}") for replica in self.replicas)
+        return all(replica.is_ready() for replica in self.replicas)
 
     def wait_ready(self, timeout_s: float = 120) -> None:
         """Returns when everything is ready; raises ServerFailedError with a log's tail otherwise."""
         deadline = time.monotonic() + timeout_s
         while not self.is_ready():
             if time.monotonic() > deadline:
-                late = [replica for replica in self.replicas if not is_ready(f"http://{HOST}:{replica.health_port}")]
+                late = [replica for replica in self.replicas if not replica.is_ready()]
                 self.stop()
                 raise ServerFailedError(f"not ready: {', '.join(r.service for r in late)}\n{late[0].process.tail()}")
             self.watch()

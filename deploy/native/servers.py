@@ -90,6 +90,12 @@ class RabbitMq:
         """Ends the node as a power cut would."""
         self._process.kill()
 
+    def limit_free_disk(self, limit: str) -> None:
+        """Takes no publication while less than this is free, e.g. `200MB`; until the node starts again."""
+        arguments = [str(RABBITMQ_PROGRAM.with_name("rabbitmqctl")), "set_disk_free_limit", limit]
+        env = {name: self._process.env[name] for name in ("HOME", "RABBITMQ_NODENAME", "RABBITMQ_CONF_ENV_FILE", "ERL_EPMD_ADDRESS")}
+        subprocess.run(arguments, env={**os.environ, **env}, capture_output=True, timeout=60, check=True)
+
     def _management_answers(self) -> bool:
         with contextlib.suppress(urllib.error.URLError, OSError):
             self.management.call("GET", "overview")

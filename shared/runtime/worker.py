@@ -175,7 +175,7 @@ class StageWorker:
 
     async def _watch_dependencies(self) -> None:
         while True:
-            needed = {BROKER: self._broker, STORE: self._store, DISK: self._tools.folder}
+            needed: dict[str, Broker | ArtifactStore | WorkFolder] = {BROKER: self._broker, STORE: self._store, DISK: self._tools.folder}
             await asyncio.gather(*(self._ping(name, dependency) for name, dependency in needed.items()))
             await asyncio.sleep(self._settings.dependency_check_s if all(self._states.values()) else 1.0)
 

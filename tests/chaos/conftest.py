@@ -2,15 +2,25 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from deploy.demo.receiver import CallerBackend
+from shared.storage.minio import MinioStore
 from tests.chaos.jobs import Webhooks
 from tests.chaos.mesh import ChaosMesh
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A quick run leaves out what takes long."""
+    if config.getoption("--chaos") == "full":
+        return
+    if long := [item for item in items if item.get_closest_marker("full")]:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(scope="package")
@@ -38,6 +48,13 @@ def backend(mesh: ChaosMesh, tmp_path: Path) -> Iterator[CallerBackend]:
     backend = CallerBackend(tmp_path, mesh.secrets["MESHWORK_WEBHOOK_SECRET"])
     yield backend
     backend.close()
+
+
+@pytest.fixture
+async def store(mesh: ChaosMesh) -> AsyncIterator[MinioStore]:
+    store = MinioStore(mesh.minio.endpoint, mesh.minio.access_key, mesh.minio.secret_key, "meshwork")
+    yield store
+    await store.close()
 
 
 @pytest.fixture

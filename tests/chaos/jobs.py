@@ -1,8 +1,11 @@
 """Jobs of stand-ins: sent as a careful caller sends them, and looked at when they ended."""
 
+import threading
 import time
 import uuid
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -14,8 +17,10 @@ from shared.contracts.routing import STAGES
 from shared.storage import keys
 from shared.storage.minio import MinioStore
 from tests.chaos.stand_ins import trail_after
+from tests.support.eventually import wait_until
 
 _PAUSE_S = 0.3
+_BETWEEN_JOBS_S = 1.0
 
 
 def patiently(api: httpx.Client, method: str, path: str, **arguments: Any) -> httpx.Response:
@@ -37,9 +42,40 @@ def submit(api: httpx.Client, hook: str) -> str:
     return str(answer.raise_for_status().json()["job_id"])
 
 
+@contextmanager
+def under_load(api: httpx.Client, hook: str) -> Iterator[list[str]]:
+    """A caller that sends jobs all the time; their ids, more and more of them."""
+    job_ids: list[str] = []
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(_BETWEEN_JOBS_S):
+            job_ids.append(submit(api, hook))
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    try:
+        yield job_ids
+    finally:
+        ended.set()
+        sender.join(60)
+
+
 def unfinished(api: httpx.Client, job_ids: list[str]) -> list[str]:
     """Those of the jobs that have not ended."""
     return [job_id for job_id in job_ids if patiently(api, "GET", f"/api/v1/jobs/{job_id}").json()["status"] not in FINAL]
+
+
+def status_of(api: httpx.Client, job_id: str, stage: str) -> str:
+    """How far a job's stage is."""
+    stages = patiently(api, "GET", f"/api/v1/jobs/{job_id}").json()["stages"]
+    return str(next(step["status"] for step in stages if step["name"] == stage))
+
+
+def error_of(api: httpx.Client, job_id: str) -> dict[str, Any]:
+    """Why the job failed, once it has."""
+    wait_until(lambda: not unfinished(api, [job_id]), timeout_s=120, interval_s=0.2)
+    return dict(patiently(api, "GET", f"/api/v1/jobs/{job_id}").json()["error"] or {})
 
 
 class Webhooks:
@@ -70,6 +106,18 @@ def faults_of(api: httpx.Client, job_id: str, webhooks: Webhooks) -> list[str]:
     if {webhook_id for webhook_id, _ in webhooks.calls[job_id]} != {delivery["id"] for delivery in deliveries}:
         faults.append(f"calls {webhooks.calls[job_id]}")
     return [f"{job_id} {fault}" for fault in faults]
+
+
+def is_whole(api: httpx.Client, webhooks: Webhooks, job_id: str) -> None:
+    """Waits until the job has ended and told so, and everything about it is right."""
+    wait_until(lambda: not unfinished(api, [job_id]), timeout_s=120, interval_s=0.2)
+    wait_until(lambda: webhooks.collect() or webhooks.calls[job_id], timeout_s=60, interval_s=0.2)
+    wait_until(lambda: not faults_of(api, job_id, webhooks), timeout_s=60, interval_s=0.5)
+
+
+def completes(api: httpx.Client, backend: CallerBackend, webhooks: Webhooks) -> None:
+    """The next job is whole: nothing stands in its way."""
+    is_whole(api, webhooks, submit(api, f"{backend.url}/hook"))
 
 
 async def faults_in_store(store: MinioStore, job_id: str) -> list[str]:

@@ -6,21 +6,31 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from deploy.native.mesh import Mesh, Ports
+from deploy.native.mesh import DATABASE, VHOST, Mesh, Ports, Replica
 from tests.chaos.fault_points import FOLDER_VARIABLE
+from tests.support.eventually import wait_until
 from tests.support.proxy import TcpProxy
 
 SERVERS = ("amqp", "postgres", "s3")
 
 
 class Proxies:
-    """One TcpProxy per server, on an event loop of their own. `with Proxies(ports) as proxies: proxies.cut("amqp")`."""
+    """One TcpProxy per server, on an event loop of their own. `with Proxies(ports) as proxies: proxies.do("amqp", "cut")`."""
 
     def __init__(self, ports: Ports) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._proxies = {name: TcpProxy("127.0.0.1", getattr(ports, name)) for name in SERVERS}
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
     def open(self) -> None:
         """Listens."""
@@ -59,9 +69,15 @@ class ChaosMesh(Mesh):
         settings = {FOLDER_VARIABLE: str(self.faults), "MESHWORK_ALLOWED_PRIVATE_NETWORKS": "127.0.0.1/32", "MESHWORK_IN_FLIGHT": "64"}
         super().__init__(folder, ports, settings)
         self.proxies.open()
-        for variable, server in (("AMQP_URL", "amqp"), ("DATABASE_URL", "postgres"), ("S3_ENDPOINT", "s3")):
-            url = self._environment[f"MESHWORK_{variable}"]
-            self._environment[f"MESHWORK_{variable}"] = url.replace(f":{getattr(ports, server)}", f":{self.proxies.port(server)}")
+        self._environment |= self.through(self.proxies)
+
+    def through(self, proxies: Proxies) -> dict[str, str]:
+        """Settings of a process that reaches its servers through these."""
+        urls = {"AMQP_URL": self.rabbitmq.url(VHOST), "DATABASE_URL": self.postgres.url(DATABASE), "S3_ENDPOINT": self.minio.endpoint}
+        return {
+            f"MESHWORK_{variable}": url.replace(f":{getattr(self.ports, server)}", f":{proxies.port(server)}")
+            for (variable, url), server in zip(urls.items(), SERVERS, strict=True)
+        }
 
     def command(self, service: str) -> list[str]:
         """With fault points; stages are stand-ins."""
@@ -71,6 +87,27 @@ class ChaosMesh(Mesh):
         """And the proxies."""
         super().destroy()
         self.proxies.close()
+
+    def add(self, service: str, **settings: str) -> Replica:
+        """One more process of a service, with settings of its own."""
+        usual, self._environment = self._environment, {**self._environment, **settings}
+        try:
+            self._add(service)
+        finally:
+            self._environment = usual
+        return self.of(service)[-1]
+
+    def renew(self, service: str) -> None:
+        """One process of the service, with the settings of all, in place of whatever there is."""
+        self.scale(service, 0)
+        self.scale(service, 1)
+
+    def begin_anew(self, replica: Replica, **settings: str) -> None:
+        """Asks a process to leave; returns when another is ready in its place, with these settings beside its own."""
+        before = replica.process.pid
+        replica.process.env.update(settings)
+        replica.process.terminate()  # `watch` starts it again
+        wait_until(lambda: replica.process.pid not in {None, before} and replica.is_ready(), timeout_s=90, interval_s=0.2)
 
     def arm(self, service: str, *points: str) -> None:
         """The next process of the service that reaches one of these points dies there, once for each."""
@@ -115,4 +152,4 @@ class ChaosMesh(Mesh):
             yield
         finally:
             ended.set()
-            thread.join(60)
+            thread.join()  # it may be starting a server; what it starts after us would stay

@@ -9,6 +9,7 @@ from pathlib import Path
 from shared.contracts.routing import STAGES
 from tests.chaos.fault_points import FOLDER_VARIABLE, FaultPoints
 
+NEXT_VARIABLE = "CHAOS_NEXT_VERSION"  # set: a worker of tomorrow, whose messages those of today cannot read
 LEASE = timedelta(seconds=5)  # of outbox rows; the product's 90 s would make tests of killed gateways wait
 
 
@@ -17,6 +18,8 @@ def main() -> None:
     service = sys.argv.pop(1)
     points = FaultPoints(Path(os.environ[FOLDER_VARIABLE]), service)
     points.install()
+    if os.environ.get(NEXT_VARIABLE):
+        speak_the_next_version()
     if service in STAGES:
         from shared.runtime.entrypoint import main as run_stage
 
@@ -33,6 +36,14 @@ def main() -> None:
         points.install_in_gateway()
         gateway.app.RelaySettings = functools.partial(gateway.app.RelaySettings, lease=LEASE)  # type: ignore[misc, assignment]
         run_gateway()
+
+
+def speak_the_next_version() -> None:
+    """Reads and writes messages of a schema version that is yet to come."""
+    from shared.contracts import messages
+    from shared.runtime import reading
+
+    messages.SCHEMA_VERSION = reading.SPLIT_VERSION = reading.SPLIT_VERSION + 1  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class StandIn:
     """Reads the previous stage's trail and payload, verifies both, writes its own."""
 
     name: ClassVar[str]
-    version: ClassVar[str] = "stand-in"
+    version: ClassVar[str] = os.environ.get("STAND_IN_VERSION", "stand-in")
     Params: ClassVar[type[BaseModel]] = AnyParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]]
 

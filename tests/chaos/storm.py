@@ -28,6 +28,11 @@ class Storm:
     seconds: float
     seed: int = 0
 
+    @property
+    def events(self) -> int:
+        """How often something is done to the mesh."""
+        return self.kills + self.gateway_kills + self.broker_restarts + self.cuts + 2
+
 
 QUICK = Storm(jobs=40, kills=12, gateway_kills=2, broker_restarts=1, store_away_s=5, database_away_s=5, cuts=6, seconds=30)
 FULL = Storm(jobs=1000, kills=200, gateway_kills=10, broker_restarts=2, store_away_s=60, database_away_s=30, cuts=60, seconds=500)
@@ -70,6 +75,7 @@ def rage(mesh: ChaosMesh, api: httpx.Client, storm: Storm, events: Events) -> No
 
 def _plan(mesh: ChaosMesh, storm: Storm) -> list[tuple[float, str, Callable[[], bool]]]:
     draw = random.Random(storm.seed)
+    away: set[str] = set()
     moments: list[tuple[float, str, Callable[[], bool]]] = []
 
     def spread(count: int, what: str, action: Callable[[], Callable[[], bool]]) -> None:
@@ -78,9 +84,11 @@ def _plan(mesh: ChaosMesh, storm: Storm) -> list[tuple[float, str, Callable[[], 
     spread(storm.kills, "workers and webhook services killed (SIGKILL)", lambda: _kill(mesh, draw.choice(SCALABLE)))
     spread(storm.gateway_kills, "gateways killed (SIGKILL)", lambda: _kill(mesh, "gateway"))
     spread(storm.broker_restarts, "RabbitMQ killed and restarted", lambda: _crash(mesh))
-    spread(storm.cuts, "connections cut, stalled, slowed or half-closed", lambda: _hurt(mesh, draw.choice(SERVERS), draw.choice(HURTS)))
-    spread(1, f"MinIO away for {storm.store_away_s:.0f} s", lambda: _away(mesh, "s3", storm.store_away_s))
-    spread(1, f"PostgreSQL away for {storm.database_away_s:.0f} s", lambda: _away(mesh, "postgres", storm.database_away_s))
+    spread(
+        storm.cuts, "connections cut, stalled, slowed or half-closed", lambda: _hurt(mesh, draw.choice(SERVERS), draw.choice(HURTS), away)
+    )
+    spread(1, f"MinIO away for {storm.store_away_s:.0f} s", lambda: _away(mesh, "s3", storm.store_away_s, away))
+    spread(1, f"PostgreSQL away for {storm.database_away_s:.0f} s", lambda: _away(mesh, "postgres", storm.database_away_s, away))
     moments.sort(key=lambda moment: moment[0])
     before = [0.0, *(moment[0] for moment in moments)]
     return [(moment[0] - earlier, *moment[1:]) for earlier, moment in zip(before, moments, strict=False)]
@@ -110,20 +118,29 @@ def _crash(mesh: ChaosMesh) -> Callable[[], bool]:
     return action
 
 
-def _hurt(mesh: ChaosMesh, server: str, hurt: tuple[str, str]) -> Callable[[], bool]:
+def _hurt(mesh: ChaosMesh, server: str, hurt: tuple[str, str], away: set[str]) -> Callable[[], bool]:
     def action() -> bool:
-        mesh.proxies.do(server, hurt[0])
-        if hurt[1]:
-            threading.Timer(_HURT_S, mesh.proxies.do, (server, hurt[1])).start()
+        there = next(name for name in (server, *SERVERS) if name not in away)
+        mesh.proxies.do(there, hurt[0])
+        threading.Timer(_HURT_S, end, (there,)).start()
         return True
+
+    def end(there: str) -> None:
+        if hurt[1] and not (hurt[1] == "accept" and there in away):  # a server that went away meanwhile stays away
+            mesh.proxies.do(there, hurt[1])
 
     return action
 
 
-def _away(mesh: ChaosMesh, server: str, seconds: float) -> Callable[[], bool]:
+def _away(mesh: ChaosMesh, server: str, seconds: float, away: set[str]) -> Callable[[], bool]:
     def action() -> bool:
+        away.add(server)
         mesh.proxies.do(server, "refuse")
-        threading.Timer(seconds, mesh.proxies.do, (server, "accept")).start()
+        threading.Timer(seconds, end).start()
         return True
+
+    def end() -> None:
+        away.discard(server)
+        mesh.proxies.do(server, "accept")
 
     return action

@@ -1,11 +1,6 @@
 """Jobs that are stopped, poisoned or damaged on real servers: each ends once, says why, and the queues move on."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
-
 import httpx
-import psutil
 import pytest
 
 from deploy.demo.receiver import CallerBackend
@@ -13,53 +8,12 @@ from shared.contracts.manifest import Manifest
 from shared.contracts.routing import HEADER_JOB, HEADER_STEP, STAGES
 from shared.storage import keys
 from shared.storage.minio import MinioStore
-from tests.chaos.jobs import Webhooks, faults_of, patiently, submit, unfinished
+from tests.chaos.hanging import computing
+from tests.chaos.jobs import Webhooks, completes, error_of, is_whole, patiently, submit, unfinished
 from tests.chaos.mesh import ChaosMesh
 from tests.support.eventually import eventually, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@contextmanager
-def computing(mesh: ChaosMesh, api: httpx.Client, hook: str, stage: str) -> Iterator[str]:
-    """A job that hangs in the middle of a stage. Its worker ends the child that hangs before the context does."""
-    (replica,) = mesh.of(stage)
-    wait_until(lambda: replica.process.pid and psutil.Process(replica.process.pid).children(), timeout_s=30)
-    (child,) = psutil.Process(replica.process.pid).children()
-    child.suspend()
-    try:
-        job_id = submit(api, hook)
-        wait_until(lambda: status_of(api, job_id, stage) == "processing", timeout_s=60, interval_s=0.1)
-        yield job_id
-        wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, timeout_s=30)
-    finally:
-        with suppress(psutil.NoSuchProcess):
-            child.resume()
-
-
-def status_of(api: httpx.Client, job_id: str, stage: str) -> str:
-    stages = patiently(api, "GET", f"/api/v1/jobs/{job_id}").json()["stages"]
-    return str(next(step["status"] for step in stages if step["name"] == stage))
-
-
-def error_of(api: httpx.Client, job_id: str) -> dict[str, Any]:
-    wait_until(lambda: not unfinished(api, [job_id]), timeout_s=120, interval_s=0.2)
-    return dict(patiently(api, "GET", f"/api/v1/jobs/{job_id}").json()["error"] or {})
-
-
-def completes(api: httpx.Client, backend: CallerBackend, webhooks: Webhooks) -> None:
-    """The next job is whole: nothing stands in its way."""
-    job_id = submit(api, f"{backend.url}/hook")
-    wait_until(lambda: not unfinished(api, [job_id]), timeout_s=120, interval_s=0.2)
-    wait_until(lambda: webhooks.collect() or webhooks.calls[job_id], timeout_s=30, interval_s=0.2)
-    wait_until(lambda: not faults_of(api, job_id, webhooks), timeout_s=30, interval_s=0.5)
-
-
-@pytest.fixture
-async def store(mesh: ChaosMesh) -> Any:
-    store = MinioStore(mesh.minio.endpoint, mesh.minio.access_key, mesh.minio.secret_key, "meshwork")
-    yield store
-    await store.close()
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -142,5 +96,4 @@ async def test_a_flipped_bit_in_the_store_is_computed_again(
     wait_until(lambda: not unfinished(api, [job_id]), timeout_s=120, interval_s=0.2)
     again = Manifest.model_validate_json(await store.get(keys.step_manifest(job_id, 1, "segmentation")))
     assert again.attempt != manifest.attempt
-    wait_until(lambda: webhooks.collect() or webhooks.calls[job_id], timeout_s=30, interval_s=0.2)
-    wait_until(lambda: not faults_of(api, job_id, webhooks), timeout_s=30, interval_s=0.5)
+    is_whole(api, webhooks, job_id)
