@@ -12,6 +12,8 @@ from shared.photo_names import names_in_job
 
 Json = dict[str, Any]
 
+MESH_FACTS = ("triangles", "vertices", "watertight", "open_edges", "isolated", "isolation", "looked_through")
+
 
 def build_report(
     request: JobRequest, steps: Sequence[Manifest], cameras: Mapping[str, Any], scale: Mapping[str, Any], delivered: Json
@@ -28,7 +30,7 @@ def build_report(
         "cloud": {"dense_points": first_of(mvs, "points", "dense_points"), "delivered_points": delivered.get("points")},
     }
     if post:
-        facts["mesh"] = {name: post.get(name) for name in ("triangles", "vertices", "watertight", "open_edges", "isolated", "isolation")}
+        facts["mesh"] = {name: post.get(name) for name in MESH_FACTS}
         facts["mesh"]["relief"] = delivered.get("relief")
         facts["texture"] = {
             "size_px": post.get("texture_size"),

@@ -23,7 +23,7 @@ class ExportStage:
     """A textured mesh, cloud and cameras in; the deliverables out."""
 
     name: ClassVar[str] = "export"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     Params: ClassVar[type[BaseModel]] = ExportParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "sfm": ("cameras.json",),

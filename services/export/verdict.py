@@ -21,6 +21,7 @@ FLAT = 0.003  # relief (rms, of the diagonal) of a picture; a facade has 0.02
 SAME_PLACE_DEG, SAME_PLACE_BASELINE = 5.0, 0.05  # cameras that look one way from one place
 WARN_GAP = 0.03  # of the diagonal between an object and its support plane: whole models have 0.000
 WARN_LOST = 0.01  # of the confirmed points are not on the model: at most 0.0004 where nothing is missing
+WARN_THROUGH, FAIL_THROUGH = 0.04, 0.15  # of the surface: at most 0.012 of good captures, 0.09 of two objects, 0.23 of one that was moved
 WARN_MIDDLE, FAIL_MIDDLE = 0.7, 0.5  # of what the middle of the photos shows is in the model: 0.99 of good scenes, 0.89 of four photos
 
 # Warnings of earlier steps that say the same as a check here, which knows more.
@@ -184,6 +185,15 @@ def _missing_parts(facts: Mapping[str, Any]) -> Reason | None:
     return None
 
 
+def _contradicted(facts: Mapping[str, Any]) -> Reason | None:
+    through = facts.get("mesh", {}).get("looked_through")
+    if through is None or through < WARN_THROUGH:
+        return None
+    message = f"{100 * through:.0f} % of the model stands where other photos look through: they show it elsewhere, or show something else."
+    hint = "Move nothing between photos; send different objects as jobs of their own. A turntable needs a plain backdrop, or masks."
+    return Reason("fail" if through >= FAIL_THROUGH else "warn", "CONTRADICTED_SURFACE", message, hint)
+
+
 _CHECKS: tuple[Callable[[Mapping[str, Any]], Reason | None], ...] = (
     _registered,
     _few_images,
@@ -194,6 +204,7 @@ _CHECKS: tuple[Callable[[Mapping[str, Any]], Reason | None], ...] = (
     _fidelity,
     _unseen,
     _missing_parts,
+    _contradicted,
     _one_sided,
     _flat,
 )

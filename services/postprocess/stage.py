@@ -29,7 +29,7 @@ class PostprocessStage:
     """A dense cloud, cameras and photos in; one clean, textured mesh and its place in the model's frame out."""
 
     name: ClassVar[str] = "postprocess"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     Params: ClassVar[type[BaseModel]] = PostprocessParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "sfm": ("cameras.json", "images/*", "masks/*"),
@@ -40,6 +40,7 @@ class PostprocessStage:
         """Writes mesh.npz, texture.png, similarity.json and pointcloud.ply (README.md has their layouts)."""
         import shared.lean_open3d  # noqa: F401  before the modules that import open3d
         from services.postprocess.capture import read_cameras, read_cloud, write_cloud
+        from services.postprocess.contradiction import looked_through
         from services.postprocess.omissions import find_omissions, sample_of
 
         params = reduced(params, workspace.reduction)
@@ -55,8 +56,10 @@ class PostprocessStage:
         write_cloud(workspace.outputs / "pointcloud.ply", subject.cloud)
         built = build_mesh(subject, cameras, params, workspace)
         mesh, refined = refine_mesh(built.mesh, subject, cameras, params, workspace)
-        lacking = find_omissions(mesh, cloud, subject, cameras, free_space_of(cameras, workspace)).as_summary()
-        summary = refined | lacking | dress(mesh, subject, cameras, params, workspace)
+        free_space = free_space_of(cameras, workspace)
+        lacking = find_omissions(mesh, cloud, subject, cameras, free_space).as_summary()
+        contradicted = {"looked_through": round(looked_through(mesh, free_space), 4)}
+        summary = refined | lacking | contradicted | dress(mesh, subject, cameras, params, workspace)
         return StageReport(
             summary={
                 "points": len(subject.cloud),

@@ -112,11 +112,9 @@ def _missing(search: Search) -> list[Warning]:
 
 
 def _separate(search: Search) -> list[Warning]:
-    groups = [
-        [search.photos[image_id - 1].name for image_id in sorted(component.reconstruction.reg_image_ids())]
-        for component in search.components
-        if component.registered >= 3
-    ]
+    largest, *others = (component.reconstruction.reg_image_ids() for component in search.components)
+    apart = [ids for ids in others if len(ids) >= 3 and set(ids) - set(largest)]  # a group may repeat what the largest has
+    groups = [[search.photos[image_id - 1].name for image_id in sorted(ids)] for ids in (largest, *apart)]
     if len(groups) < 2:
         return []
     named = "; ".join(f"{len(names)} photos: {listed(names, 6)}" for names in groups[:4])

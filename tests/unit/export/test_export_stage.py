@@ -172,6 +172,8 @@ def test_a_good_capture_passes() -> None:
         ({"coverage": spread(165), "mesh": {"isolated": True}}, "ONE_SIDED", "warn"),
         ({"coverage": spread(66), "mesh": {"isolated": False, "isolation": "auto"}}, "ONE_SIDED", "warn"),
         ({"mesh": {"isolated": False, "relief": 0.0004}}, "FLAT_MODEL", "warn"),
+        ({"mesh": {"isolated": True, "looked_through": 0.09}}, "CONTRADICTED_SURFACE", "warn"),
+        ({"mesh": {"isolated": True, "looked_through": 0.23}}, "CONTRADICTED_SURFACE", "fail"),
         ({"coverage": spread(0, 1.0, 0.01), "mesh": {"isolated": False}}, "CAMERA_DID_NOT_MOVE", "fail"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 
 from services.postprocess.capture import Camera, Cloud
 from services.postprocess.carving import carved_border
+from services.postprocess.contradiction import looked_through
 from services.postprocess.free_space import FreeSpace, read_depth_map
 from services.postprocess.isolation import point_spacing, without_strays
 from services.postprocess.support_plane import Plane
@@ -71,6 +72,15 @@ def test_the_distance_between_points_is_told() -> None:
     points = np.column_stack([x.ravel() - 7, y.ravel() + 3, np.zeros(x.size)])
     points = np.vstack([points, [[500.0, -900, 40]]])
     assert point_spacing(Cloud(points, points, np.zeros(points.shape, np.uint8))) == pytest.approx(0.01, rel=0.1)
+
+
+def test_surface_that_photos_look_through_is_told_by_its_area(space: FreeSpace) -> None:
+    """The ball that the depth maps saw is contradicted by none; with as large a ball beside it, that one is: half of the area."""
+    seen = Mesh.of_legacy(o3d.geometry.TriangleMesh.create_sphere(0.3, 40).translate((0, 0, 0.3)))
+    moved = Mesh(seen.vertices + np.array([0.8, 0, 0]), seen.faces)
+    both = Mesh(np.concatenate([seen.vertices, moved.vertices]), np.concatenate([seen.faces, moved.faces + len(seen.vertices)]))
+    assert looked_through(seen, space) < 0.03  # rims, in maps as coarse as these
+    assert looked_through(both, space) == pytest.approx(0.5, abs=0.1)  # from some cameras the one is behind the other
 
 
 def test_floaters_go_and_the_surface_stays(space: FreeSpace) -> None:
