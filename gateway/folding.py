@@ -193,7 +193,7 @@ def chain_keys(manifest: Manifest) -> list[str]:
 def merge_verdicts(images: Sequence[dict[str, Any]], verdicts: Iterable[ImageVerdict]) -> list[dict[str, Any]]:
     """Each photo with the verdict of the highest rank; of two reasons the first in the alphabet, so that order does not matter.
 
-    What came out of an archive follows it, once ingest has told; what was told of such photos before is filled in at the job's end.
+    What came out of an archive or a video follows it, once ingest has told; what was told of such photos before is filled in at the end.
     """
     by_name = {image["name"]: image for image in images}
     for verdict in verdicts:

@@ -47,7 +47,9 @@ PROBLEMS: dict[str, ProblemInfo] = {
     "UNSUPPORTED_MEDIA_TYPE": ProblemInfo(415, "The body has a type that is not read here", "See /docs for the Content-Type."),
     "VALIDATION_FAILED": ProblemInfo(422, "The request is not valid", "Correct the fields that `errors` names; see /docs."),
     "TOO_FEW_IMAGES": ProblemInfo(
-        422, "Too few photos", "Send at least 3 photos, or a link that ends in .zip; 12 or more photos are recommended."
+        422,
+        "Too few photos",
+        "Send at least 3 photos, or a link that ends in .zip, .mp4, .mov or .webm; 12 or more photos are recommended.",
     ),
     "TOO_MANY_IMAGES": ProblemInfo(422, "Too many photos", "Send fewer photos; /api/v1/capabilities names the limit."),
     "UNSAFE_URL": ProblemInfo(422, "A URL leads to a private address", "Use a public address, or ask the operator to allow yours."),

@@ -79,7 +79,8 @@ class ReconstructRequest(UploadRequest):
 
     image_urls: list[str] = Field(
         description="Links of the photos, http or https, 3 to 1,000 of them, in the order taken if there is one. A link to a ZIP archive "
-        "stands for the photos in it; fewer than three links are taken when the path of one ends in `.zip`."
+        "stands for the photos in it, one to a video (MP4, MOV, WebM) for its sharpest frames; fewer than three links are taken when the "
+        "path of one ends in `.zip`, `.mp4`, `.m4v`, `.mov`, `.webm` or `.mkv`."
     )
 
 
@@ -102,15 +103,15 @@ class StepState(BaseModel):
 
 
 class ImageState(BaseModel):
-    """What became of one photo, or of one archive that was sent."""
+    """What became of one photo, or of one archive or video that was sent."""
 
     name: str = Field(description="Its name in the job, and its key in cameras.json.")
     url: str | None = Field(description="As sent; null for uploads.")
     status: Literal["pending", "accepted", "registered", "dropped", "expanded"] = Field(
-        description="`registered`: it has a place in the model; `expanded`: an archive, the photos out of which follow it."
+        description="`registered`: it has a place in the model; `expanded`: an archive or a video, the photos out of which follow it."
     )
     reason: str | None = Field(description="Why it was dropped.")
-    source: str | None = Field(None, description="Only with photos out of an archive: its name.")
+    source: str | None = Field(None, description="Only with photos out of an archive or a video: its name.")
 
 
 class Notice(BaseModel):
@@ -159,7 +160,9 @@ class JobDocument(BaseModel):
     metadata: dict[str, Any] = Field(description="As sent.")
     queue_position: int | None = Field(description="While queued: its place, counted from 1; else null.")
     stages: list[StepState] = Field(description="Every step, in order.")
-    images: list[ImageState] = Field(description="Every photo, in the order sent; photos out of archives once `ingest` has opened them.")
+    images: list[ImageState] = Field(
+        description="Every photo, in the order sent; photos out of archives and videos once `ingest` has opened them."
+    )
     warnings: list[Notice] = Field(description="Worth knowing.")
     error: JobError | None = Field(description="Why it failed; else null.")
     artifacts: list[Artifact] = Field(description="What was made; empty before the end.")

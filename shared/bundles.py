@@ -4,7 +4,11 @@ import re
 
 HEAD_BYTES = 32  # enough to tell
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # with entries, and empty (APPNOTE.TXT 4.3.7, 4.3.16)
-_EXTENSIONS = (".zip",)
+_MATROSKA = b"\x1a\x45\xdf\xa3"  # WebM too
+# Major brands of MP4, QuickTime and 3GP; those of HEIC and AVIF, which begin alike, are photos.
+_MOVIE_BRANDS = {b"qt  ", b"isom", b"avc1", b"mp41", b"mp42", b"MSNV", b"M4V ", b"3gp4", b"3gp5", b"3gp6", b"3gp7", b"dash"}
+_MOVIE_BRANDS |= {b"iso%d" % number for number in range(2, 10)}
+_EXTENSIONS = (".zip", ".mp4", ".m4v", ".mov", ".webm", ".mkv")
 
 
 def is_zip(head: bytes) -> bool:
@@ -12,9 +16,14 @@ def is_zip(head: bytes) -> bool:
     return head.startswith(_ZIP)
 
 
+def is_video(head: bytes) -> bool:
+    """Whether a file that begins so is a video of the containers that we read. QuickTime files of before 2005 lack a brand."""
+    return head.startswith(_MATROSKA) or head[4:8] == b"moov" or (head[4:8] == b"ftyp" and head[8:12] in _MOVIE_BRANDS)
+
+
 def is_bundle(head: bytes) -> bool:
     """Whether a file that begins so may hold many photos."""
-    return is_zip(head)
+    return is_zip(head) or is_video(head)
 
 
 def promises_a_bundle(url: str) -> bool:

@@ -54,13 +54,19 @@ CODES: dict[str, CodeInfo] = {
     ),
     "CORRUPT_IMAGE": CodeInfo("The image file is damaged.", "Send it again; it may have been cut off."),
     "IMAGE_TOO_LARGE": CodeInfo(
-        "The image is larger than the limit.", "Stay under 64 MiB and 100 megapixels; an archive under 2 GiB as it is sent."
+        "The image is larger than the limit.", "Stay under 64 MiB and 100 megapixels; an archive or a video under 2 GiB as it is sent."
     ),
     "TIMED_OUT": CodeInfo("The photo did not arrive in time.", "Serve photos faster, or upload them.", True),
     "CORRUPT_ARCHIVE": CodeInfo("The archive is damaged.", "Make it again and test it (`unzip -t`); it may have been cut off."),
     "ARCHIVE_TOO_LARGE": CodeInfo(
-        "The archive holds more than is unpacked.", "Stay under 1,000 photos and 4 GiB in all archives of a job, with nothing else in them."
+        "The archive or video holds more than is unpacked.",
+        "Stay under 1,000 photos and 4 GiB in all archives and videos of a job, with nothing else in them.",
     ),
+    "CORRUPT_VIDEO": CodeInfo(
+        "The video cannot be read.",
+        "Send MP4 or MOV (H.264, HEVC, MJPEG) or WebM (VP8, VP9) that plays to its end; it may have been cut off.",
+    ),
+    "VIDEO_TOO_LONG": CodeInfo("The video is too long.", "Send one round of the object: some minutes, 18,000 frames at most."),
     "EMPTY_ARCHIVE": CodeInfo("The archive holds no files.", "Put the photos into it; folders inside are fine."),
     "ENCRYPTED": CodeInfo("The photo is locked by a password.", "Send the archive without a password."),
     "NESTED_ARCHIVE": CodeInfo("An archive inside an archive is not opened.", "Put the photos themselves into one archive."),

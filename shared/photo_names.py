@@ -1,4 +1,4 @@
-"""What a photo is called inside a job: one rule for links, uploads and what an archive holds.
+"""What a photo is called inside a job: one rule for links, uploads and what archives and videos hold.
 
 The last path segment of the URL, percent-decoded, or of the file name; unchanged when it is harmless as a file name and unique in the job,
 else made so.
@@ -22,7 +22,7 @@ def name_in_url(url: str) -> str:
 
 
 def names_in_job(request: JobRequest, steps: Iterable[Manifest]) -> list[str]:
-    """Every photo of a job in the order sent: in place of an archive, what the verdicts of its steps say came out of it."""
+    """Every photo of a job in the order sent: in place of an archive or a video, what the verdicts of its steps say came out of it."""
     held: dict[str, list[str]] = {}
     for verdict in (verdict for manifest in steps for verdict in manifest.report.images):
         if verdict.source is not None:

@@ -46,7 +46,7 @@ def _form_body() -> dict[str, Any]:
         IMAGES: {
             "type": "array",
             "items": {"type": "string", "format": "binary"},
-            "description": "The photos, one part each; a ZIP archive stands for the photos in it.",
+            "description": "The photos, one part each; a ZIP archive stands for the photos in it, a video for its sharpest frames.",
         },
         REQUEST: {
             "type": "string",

@@ -11,12 +11,12 @@ import stat
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from services.ingest.decoding import UnusablePhotoError, looks_like_an_image
 from services.ingest.originals import Original
+from services.ingest.room import Room, UnusableBundleError
 from shared.bundles import HEAD_BYTES, is_zip
 
 MAX_DIRECTORY_BYTES = 2 << 20  # zipfile reads it whole: some 45,000 entries, or 10,000 with long names
@@ -30,35 +30,12 @@ _CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 _UNREADABLE = (BadZipFile, zlib.error, struct.error, EOFError, ValueError, IndexError, RuntimeError, OverflowError)
 
 
-class UnusableArchiveError(Exception):
-    """The whole archive is dropped; `code` says why."""
-
-    def __init__(self, code: str) -> None:
-        self.code = code
-        super().__init__(code)
-
-
-@dataclass
-class Room:
-    """What the archives of a job may still hold, all of them together; `photo_bytes` each photo."""
-
-    photos: int
-    bytes: int
-    photo_bytes: int
-
-    def take(self, size: int) -> None:
-        """So many bytes came out. Raises UnusableArchiveError."""
-        self.bytes -= size
-        if self.bytes < 0:
-            raise UnusableArchiveError("ARCHIVE_TOO_LARGE")
-
-
 class _Bounded(io.FileIO):
     """Reads no more at once than a directory may have: its size is what the archive claims."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is not None and size > MAX_DIRECTORY_BYTES:
-            raise UnusableArchiveError("ARCHIVE_TOO_LARGE")
+            raise UnusableBundleError("ARCHIVE_TOO_LARGE")
         return super().read(MAX_DIRECTORY_BYTES if size is None or size < 0 else size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -70,7 +47,7 @@ class _Bounded(io.FileIO):
 def unpack(archive: Original, folder: Path, room: Room) -> list[Original]:
     """The files of an archive, natural order of their paths: photos written to `folder`, for the others the reason why not.
 
-    Names are the entries' own. Folders and what systems leave in archives are passed over. Raises UnusableArchiveError with
+    Names are the entries' own. Folders and what systems leave in archives are passed over. Raises UnusableBundleError with
     CORRUPT_ARCHIVE, ARCHIVE_TOO_LARGE or EMPTY_ARCHIVE; then nothing of it is left in `folder`.
     """
     assert archive.path is not None
@@ -79,22 +56,22 @@ def unpack(archive: Original, folder: Path, room: Room) -> list[Original]:
         with _Bounded(archive.path) as file, ZipFile(file) as opened:
             files = _files_in(opened.infolist(), room)
             return [_one(opened, entry, folder / f"{prefix}{place:04d}", archive, room) for place, entry in enumerate(files)]
-    except (UnusableArchiveError, *_UNREADABLE) as error:
+    except (UnusableBundleError, *_UNREADABLE) as error:
         for path in folder.glob(f"{prefix}*"):
             path.unlink()
-        if isinstance(error, UnusableArchiveError):
+        if isinstance(error, UnusableBundleError):
             raise
-        raise UnusableArchiveError("CORRUPT_ARCHIVE") from error
+        raise UnusableBundleError("CORRUPT_ARCHIVE") from error
 
 
 def _files_in(entries: Sequence[ZipInfo], room: Room) -> list[ZipInfo]:
     files = [entry for entry in entries if not entry.is_dir() and not _is_clutter(entry.filename)]
     if not files:
-        raise UnusableArchiveError("EMPTY_ARCHIVE")
+        raise UnusableBundleError("EMPTY_ARCHIVE")
     if len(files) > room.photos:
-        raise UnusableArchiveError("ARCHIVE_TOO_LARGE")
+        raise UnusableBundleError("ARCHIVE_TOO_LARGE")
     if _overlap(entries):
-        raise UnusableArchiveError("CORRUPT_ARCHIVE")
+        raise UnusableBundleError("CORRUPT_ARCHIVE")
     room.photos -= len(files)
     return sorted(files, key=lambda entry: _natural(entry.filename))
 
@@ -141,7 +118,7 @@ def _reason_to_leave(entry: ZipInfo) -> str | None:
 
 
 def _write(opened: ZipFile, entry: ZipInfo, path: Path, room: Room) -> str:
-    """The photo's sha256. Raises UnusablePhotoError, UnusableArchiveError, or what zipfile raises."""
+    """The photo's sha256. Raises UnusablePhotoError, UnusableBundleError, or what zipfile raises."""
     digest, size = hashlib.sha256(), 0
     with opened.open(entry) as packed, path.open("xb") as file:
         while chunk := packed.read(_CHUNK_BYTES):

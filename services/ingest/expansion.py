@@ -1,56 +1,67 @@
-"""In place of each archive that was sent, the photos that it holds."""
+"""In place of each archive or video that was sent, the photos that it holds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from services.ingest.archives import Room, UnusableArchiveError, unpack
+from services.ingest.archives import unpack
+from services.ingest.keyframes import VideoLimits, extract_keyframes
 from services.ingest.originals import Original
+from services.ingest.params import IngestParams
+from services.ingest.room import Room, UnusableBundleError
 from services.ingest.settings import IngestSettings
-from shared.bundles import HEAD_BYTES, is_bundle
+from shared.bundles import HEAD_BYTES, is_video, is_zip
 from shared.photo_names import unique_names
 
 
-def expand(originals: Sequence[Original], folder: Path, settings: IngestSettings, tell: Callable[[str], None]) -> list[Original]:
-    """Every file in the order sent, each archive that opened followed by what it held, in `folder`.
+def expand(
+    originals: Sequence[Original], folder: Path, params: IngestParams, settings: IngestSettings, tell: Callable[[str], None]
+) -> list[Original]:
+    """Every file in the order sent, each archive or video that opened followed by what it held, in `folder`.
 
-    Photos are counted anew and get harmless names of their own; what was sent keeps its name. `tell` hears of every archive.
+    Photos are counted anew and get harmless names of their own; what was sent keeps its name. `tell` hears of every archive and video.
     """
-    sent = [(original, _is_bundle(original)) for original in originals]
-    photos = sum(not bundle for _, bundle in sent)
+    sent = [(original, _head(original)) for original in originals]
+    photos = sum(not (is_zip(head) or is_video(head)) for _, head in sent)
     room = Room(settings.max_images - photos, settings.max_unpacked_bytes, settings.max_image_bytes)
+    limits = VideoLimits(settings.max_video_frames, settings.max_image_megapixels, settings.video_timeout.total_seconds())
     expanded: list[Original] = []
-    for original, bundle in sent:
-        if bundle:
+    for original, head in sent:
+        if is_zip(head):
             tell(f"Unpacking {original.name}")
-            expanded += _opened(original, folder, room)
+            expanded += _opened(original, folder, lambda archive: unpack(archive, folder, room))
+        elif is_video(head):
+            tell(f"Choosing frames of {original.name}")
+            expanded += _opened(
+                original, folder, lambda video: extract_keyframes(video, folder, room, params.keyframes, params.jpeg_quality, limits)
+            )
         else:
             expanded.append(original)
     return _counted(_named(expanded))
 
 
-def _is_bundle(original: Original) -> bool:
+def _head(original: Original) -> bytes:
     if original.path is None:
-        return False
+        return b""
     with original.path.open("rb") as file:
-        return is_bundle(file.read(HEAD_BYTES))
+        return file.read(HEAD_BYTES)
 
 
-def _opened(archive: Original, folder: Path, room: Room) -> list[Original]:
-    """The archive itself, then what it held; an archive that cannot be opened has its reason."""
-    assert archive.path is not None
+def _opened(bundle: Original, folder: Path, photos_of: Callable[[Original], list[Original]]) -> list[Original]:
+    """The file itself, then what it held; one that cannot be opened has its reason."""
+    assert bundle.path is not None
     try:
-        photos = unpack(archive, folder, room)
-    except UnusableArchiveError as error:
-        return [replace(archive, path=None, reason=error.code)]
+        photos = photos_of(bundle)
+    except UnusableBundleError as error:
+        return [replace(bundle, path=None, reason=error.code)]
     finally:
-        if archive.path.is_relative_to(folder):
-            archive.path.unlink()  # the disk need not hold every download twice
-    return [replace(archive, path=None, expanded=True), *photos]
+        if bundle.path.is_relative_to(folder):
+            bundle.path.unlink()  # the disk need not hold every download twice
+    return [replace(bundle, path=None, expanded=True), *photos]
 
 
 def _named(originals: Sequence[Original]) -> list[Original]:
-    """Names of what was sent are known to the caller: those of photos out of archives give way."""
+    """Names of what was sent are known to the caller: those of photos out of archives and videos give way."""
     found = [original for original in originals if original.source is not None]
     names = unique_names([*(o.name for o in originals if o.source is None), *(o.name for o in found)])
     fresh = iter(names[len(originals) - len(found) :])
@@ -58,7 +69,7 @@ def _named(originals: Sequence[Original]) -> list[Original]:
 
 
 def _counted(originals: Sequence[Original]) -> list[Original]:
-    """Numbered in this order; an archive has the number of its first photo."""
+    """Numbered in this order; what held photos has the number of the first."""
     counted, index = list[Original](), 0
     for original in originals:
         counted.append(replace(original, index=index))

@@ -27,7 +27,7 @@ _REASONS: dict[type[Exception], str] = {
 class Original:
     """One file as received: where it lies and its sha256, or the reason why it does not. `index` counts in the order sent.
 
-    `source`: the archive that it came out of. `expanded`: it was an archive, and what it held takes its place.
+    `source`: the archive or video that it came out of. `expanded`: it was one, and what it held takes its place.
     """
 
     index: int

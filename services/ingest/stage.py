@@ -1,4 +1,4 @@
-"""Ingest: URLs, uploads and archives of photos in, working images and photos.json out."""
+"""Ingest: photos, archives and videos in, by URL or uploaded; working images and photos.json out."""
 
 import asyncio
 import json
@@ -42,14 +42,14 @@ class IngestStage:
     """Fetches, checks and normalises photos."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     Params: ClassVar[type[BaseModel]] = IngestParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"images": ("*",)}
 
     def run(self, workspace: Workspace, params: IngestParams) -> StageReport:
         """Writes `photos/` and `photos.json`. Raises PermanentError TOO_FEW_IMAGES, with every photo's reason."""
         settings = IngestSettings()
-        originals = _originals(workspace, settings)
+        originals = _originals(workspace, params, settings)
         kept = _without_useless(_accepted(originals, workspace, params, settings), workspace, params)
         if len(kept.photos) < MIN_IMAGES:
             raise _too_few(originals, kept)
@@ -90,15 +90,15 @@ def _photos(originals: Sequence[Original]) -> list[Original]:
     return [original for original in originals if not original.expanded]
 
 
-def _originals(workspace: Workspace, settings: IngestSettings) -> list[Original]:
-    """Everything that was sent, archives followed by what they held."""
+def _originals(workspace: Workspace, params: IngestParams, settings: IngestSettings) -> list[Original]:
+    """Everything that was sent, archives and videos followed by what they held."""
     sources = workspace.request().images
 
     def tell(settled: int) -> None:
         workspace.progress(_DOWNLOAD_SHARE * settled / len(sources), f"{settled} of {len(sources)} photos fetched")
 
     gathered = asyncio.run(gather_originals(sources, workspace.inputs("images"), workspace.scratch, settings, tell))
-    return expand(gathered, workspace.scratch, settings, lambda message: workspace.progress(_DOWNLOAD_SHARE, message))
+    return expand(gathered, workspace.scratch, params, settings, lambda message: workspace.progress(_DOWNLOAD_SHARE, message))
 
 
 def _without_useless(found: _Sorted, workspace: Workspace, params: IngestParams) -> _Sorted:

@@ -45,7 +45,7 @@ class Warning(Contract):
     photos: tuple[str, ...] = ()
 
 
-EXPANDED = "expanded"  # the status of an archive whose photos took its place
+EXPANDED = "expanded"  # the status of an archive or a video whose photos took its place
 
 
 class ImageVerdict(Contract):

@@ -26,10 +26,11 @@ from gateway.database.records import Cursor
 from gateway.door_json import parse_object
 from gateway.door_multipart import parts_of
 from gateway.problems import Problem
-from services.ingest.archives import Room, UnusableArchiveError, unpack
+from services.ingest.archives import unpack
 from services.ingest.decoding import UnusablePhotoError, decode
 from services.ingest.focal_length import camera_key, focal_length_px
 from services.ingest.originals import Original
+from services.ingest.room import Room, UnusableBundleError
 from shared.contracts import events, manifest, messages, request, slip, split
 from shared.contracts.base import Contract
 from shared.contracts.routing import DEAD_EXCHANGE, EVENTS_EXCHANGE
@@ -187,7 +188,7 @@ def test_no_damaged_archive_breaks_ingest(changes: list[tuple[int, int, bytes]],
         room = Room(photos=3, bytes=1 << 20, photo_bytes=1 << 19)
         try:
             held = unpack(Original(0, "archive", path), Path(folder), room)
-        except UnusableArchiveError as error:
+        except UnusableBundleError as error:
             assert error.code in {"CORRUPT_ARCHIVE", "ARCHIVE_TOO_LARGE", "EMPTY_ARCHIVE"}
             held = []
         written = {original.path for original in held if original.path is not None}

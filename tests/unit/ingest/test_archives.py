@@ -8,9 +8,10 @@ from zipfile import ZIP_BZIP2, ZIP_LZMA, ZIP_STORED, ZipFile
 
 import pytest
 
-from services.ingest.archives import Room, UnusableArchiveError, unpack
+from services.ingest.archives import unpack
 from services.ingest.originals import Original
 from services.ingest.params import IngestParams
+from services.ingest.room import Room, UnusableBundleError
 from services.ingest.stage import IngestStage
 from shared.contracts.manifest import EXPANDED, ImageVerdict
 from shared.contracts.request import ImageSource
@@ -256,6 +257,6 @@ def test_bytes_are_let_go_entry_by_entry(tmp_path: Path) -> None:
     """An archive that is refused in the middle leaves nothing of what had been unpacked."""
     room = Room(photos=10, bytes=2 * len(PHOTOS[0]), photo_bytes=1 << 20)
     (tmp_path / "set").write_bytes(zipped([(f"{i}.jpg", PHOTOS[0]) for i in range(4)]))
-    with pytest.raises(UnusableArchiveError, match="ARCHIVE_TOO_LARGE"):
+    with pytest.raises(UnusableBundleError, match="ARCHIVE_TOO_LARGE"):
         unpack(Original(0, "set.zip", tmp_path / "set"), tmp_path, room)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
