@@ -33,15 +33,12 @@ from services.mvs.handover import (
 )
 from services.mvs.params import MvsParams
 from services.mvs.rounds import build_scene
-from services.mvs.views import load_views
+from services.mvs.stage import LEAST_VIEWS
 from shared.runtime.stage import Part
 from shared.runtime.workspace import Workspace
 
 FIRST = "views-000"  # the part that also writes what its round decided
 VIEWS_PER_PART = 4  # two per core of a small worker; neighbours of fewer would be read more often than their maps are computed
-# More photos than any job has, so nothing is shared yet: with 16 replicas duplicates of a round's messages multiply from round to round
-# (2,800 for 90 parts were seen). 32 once they do not: fewer photos take a minute on two cores, and one replica would pay for the rounds.
-LEAST_VIEWS = 1_000_000
 Whose = Literal["own", "sources", "checks"]
 
 
@@ -112,8 +109,6 @@ def scene_of(workspace: Workspace, round: str, params: MvsParams) -> Scene:
 def parts_of(workspace: Workspace, params: MvsParams, round: str) -> tuple[Part, ...]:
     """The round's parts; none where sharing does not pay, or where the region need not be looked beyond."""
     if round == "coarse":
-        if len(load_views(workspace.inputs("sfm"))) < LEAST_VIEWS:  # the usual job: it need not wait for a scene that is built in vain
-            return ()
         scene = build_scene(workspace.inputs("sfm"), workspace.scratch, params)
         if len(scene.usable()) < LEAST_VIEWS:
             return ()

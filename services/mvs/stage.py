@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # native libraries load inside `run` alone, in the child proc
     from services.mvs.rounds import Dense
 
 MIN_POINTS = 500
+LEAST_VIEWS = 32  # to be shared: fewer take a minute on two cores, and one replica would pay for the rounds
 SPARSE_COMPLETENESS = 0.3  # below it a caller should know
 
 
@@ -40,6 +41,8 @@ class MvsStage:
         "parts/filtering": ("depth/*", "quality.json"),
         "parts/fusion": ("cloud.npz",),
     }
+
+    least_inputs: ClassVar[tuple[str, int]] = ("sfm/images/*", LEAST_VIEWS)
 
     def run(self, workspace: Workspace, params: MvsParams) -> StageReport:
         """Writes pointcloud.ply, depth/<stem>.npz and roi.json (README.md has their layouts)."""

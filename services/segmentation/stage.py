@@ -11,7 +11,7 @@ import cv2
 from pydantic import BaseModel
 
 from services.segmentation.auto import MIN_SHARE, SegmenterOf, all_show_the_same, auto_segmenters, read_photo, tripod_groups
-from services.segmentation.batches import ROUND, Photo, batches, hand_over, parts_of, photos_of, taken_over
+from services.segmentation.batches import LEAST_PHOTOS, ROUND, Photo, batches, hand_over, parts_of, photos_of, taken_over
 from services.segmentation.mask import ObjectMask
 from services.segmentation.onnx_model import OnnxSegmenter, find_model
 from services.segmentation.params import SegmentationParams
@@ -32,6 +32,7 @@ class SegmentationStage:
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"ingest": ("photos.json", "photos/*")}
     rounds: ClassVar[tuple[str, ...]] = (ROUND,)
     split_needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"ingest": ("photos.json",)}
+    least_inputs: ClassVar[tuple[str, int]] = ("ingest/photos/*", LEAST_PHOTOS)
     join_needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"ingest": ("photos.json",), f"parts/{ROUND}": ("*",)}
 
     def run(self, workspace: Workspace, params: SegmentationParams) -> StageReport:

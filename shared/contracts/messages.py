@@ -23,6 +23,7 @@ class StageMessage(Contract):
     generation: int = 0  # how often the division of this step was given up
     split: str | None = None  # how a round of this step is divided
     part: str | None = None  # the part of it to do
+    closer: str | None = None  # of what follows a round: the part that found none missing; None: whoever goes on in any case
 
     @property
     def step(self) -> Step:
@@ -35,11 +36,11 @@ class StageMessage(Contract):
 
     def whole(self) -> "StageMessage":
         """The message for the whole step, counters unchanged."""
-        return self.model_copy(update={"schema_version": SCHEMA_VERSION, "split": None, "part": None})
+        return self.model_copy(update={"schema_version": SCHEMA_VERSION, "split": None, "part": None, "closer": None})
 
-    def share(self, split: Split, part: str | None) -> "StageMessage":
+    def share(self, split: Split, part: str | None, closer: str | None = None) -> "StageMessage":
         """The message for a part of a split, or for what follows it; tries counted afresh."""
-        of_split = {"split": split.id, "reduction": split.reduction, "generation": split.generation}
+        of_split = {"split": split.id, "reduction": split.reduction, "generation": split.generation, "closer": closer}
         return self.model_copy(update={"schema_version": SPLIT_VERSION, "part": part, "attempt": 1, **of_split})
 
     @property

@@ -21,10 +21,11 @@ from shared.storage import keys
 
 @dataclass(frozen=True)
 class Onward:
-    """The step is not made yet: these messages bring it on. Nothing else is left to do."""
+    """The step is not made yet: these messages bring it on. Nothing else is left to do but to put `mark`, once they are published."""
 
     messages: tuple[StageMessage, ...]
     settlement: str
+    mark: str | None = None
 
 
 async def _ignore(fraction: float, sentence: str) -> None:

@@ -139,7 +139,8 @@ def _info(answer: Frame) -> StageInfo:
     needs, split_needs, join_needs = (
         {name: tuple(globs) for name, globs in answer[field].items()} for field in ("needs", "split_needs", "join_needs")
     )
-    return StageInfo(answer["name"], answer["version"], needs, tuple(answer["rounds"]), split_needs, join_needs)
+    pattern, least = answer["least_inputs"]
+    return StageInfo(answer["name"], answer["version"], needs, tuple(answer["rounds"]), split_needs, join_needs, (pattern, least))
 
 
 async def _converse(child: ChildProcess, task: ComputeTask, on_progress: OnProgress) -> Frame:

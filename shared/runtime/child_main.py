@@ -24,6 +24,7 @@ from typing import Any, cast
 from shared.contracts.manifest import StageReport
 from shared.errors import OutOfMemory, PermanentError, TransientError
 from shared.runtime.child_protocol import HEADER, Frame, error_frame, frame_size, pack, unpack
+from shared.runtime.compute import StageInfo
 from shared.runtime.out_of_memory import is_out_of_memory
 from shared.runtime.stage import Part, PartitionedStage, Stage
 from shared.runtime.workspace import Workspace
@@ -88,7 +89,9 @@ def answer(stage: Stage, request: Frame, channel: Channel) -> Frame:
 
 def _description(stage: Stage) -> Frame:
     needs = {field: {name: list(globs) for name, globs in getattr(stage, field, {}).items()} for field in _NEEDS}
-    return {"say": "stage", "name": stage.name, "version": stage.version, "rounds": list(getattr(stage, "rounds", ())), **needs}
+    rounds, least_inputs = getattr(stage, "rounds", ()), getattr(stage, "least_inputs", StageInfo.least_inputs)
+    said = {"say": "stage", "name": stage.name, "version": stage.version}
+    return {**said, "rounds": list(rounds), "least_inputs": list(least_inputs), **needs}
 
 
 def _work(stage: Stage, request: dict[str, Any], channel: Channel) -> Frame:

@@ -2,7 +2,7 @@
 
 worker → child   {"ask": "describe"}
                  {"ask": "run" | "split" | "run_part" | "join", "workspace", "params", "reduction", "tries", "round", "part"}
-child → worker   {"say": "stage", "name", "version", "needs", "rounds", "split_needs", "join_needs"}
+child → worker   {"say": "stage", "name", "version", "needs", "rounds", "least_inputs", "split_needs", "join_needs"}
                  {"say": "progress", "fraction", "message"}
                  {"say": "done", "report", "parts", "peak_memory_bytes"}
                  {"say": "permanent", "code", "message", "hint", "report"} | {"say": "transient", "code", "message"}

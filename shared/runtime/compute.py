@@ -22,6 +22,7 @@ class StageInfo:
     rounds: tuple[str, ...] = ()  # none: it is not partitioned
     split_needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     join_needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    least_inputs: tuple[str, int] = ("*", 0)
 
 
 @dataclass(frozen=True)

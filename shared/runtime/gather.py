@@ -1,8 +1,9 @@
 """What follows the last part of a round: the next round's parts, or the join, which makes the step.
 
-stop? step committed? → turn.py, as for any step · split replaced? → ack · a part missing after all? → published again
-a next round?   divided already? → publish what is missing, or what follows → ack
-                the stage is asked, with what this round made → <split>/split.json → publish every part → ack
+stop? step committed? → turn.py, as for any step · split replaced, next round marked? → ack · a part missing? → published again → ack
+a closer before the one that published this? → look again in a minute (and once more before the next round's parts are published)
+a next round?   divided already? → publish what is missing, or what follows → mark → ack
+                the stage is asked, with what this round made → <split>/split.json → publish every part → mark → ack
 the join        inputs of the split's own chain, what every round made → compute in the child → the step's manifest, as for any step
 """
 
@@ -13,7 +14,7 @@ from shared.runtime.compute import StageInfo
 from shared.runtime.inputs import files_needed, rounds_outputs
 from shared.runtime.scatter import Division, ScatteringAttempt
 from shared.runtime.share import ShareAttempt
-from shared.runtime.splits import brought_on_by, following_id, step_fraction
+from shared.runtime.splits import Standing, brought_on_by, following_id, step_fraction
 
 
 class GatherAttempt(ShareAttempt, ScatteringAttempt):
@@ -25,8 +26,9 @@ class GatherAttempt(ShareAttempt, ScatteringAttempt):
         """As `Attempt` says."""
         info, standing = await self._begin()
         split, self._rounds = standing.split, info.rounds
-        if standing.replaced or standing.missing:
-            return Onward(brought_on_by(standing, self._message), "gathered_too_early")
+        if standing.over or standing.missing:
+            return Onward(brought_on_by(standing, self._message), "gathered_too_late" if standing.over else "gathered_too_early")
+        self._give_way(standing, self._message.closer)
         following = info.rounds.index(split.round) + 1
         if following < len(info.rounds):
             return await self._next_round(info, split, info.rounds[following])
@@ -37,10 +39,15 @@ class GatherAttempt(ShareAttempt, ScatteringAttempt):
         following = following_id(before[-1], round)
         found = await self._splits.find(following)
         if found is not None:
-            return Onward(brought_on_by(await self._splits.standing(found), self._message), "scattered_again")
+            return self._scattered(split, await self._splits.standing(found), "scattered_again")
         request, chain = await self._context()
         divided = await self._divide(Division(following, round, split.generation, before), info, request, chain)
-        return Onward(brought_on_by(await self._splits.commit(divided), self._message), "scattered")
+        self._give_way(await self._splits.standing(split), self._message.closer)
+        return self._scattered(split, await self._splits.commit(divided), "scattered")
+
+    def _scattered(self, split: Split, following: Standing, settlement: str) -> Onward:
+        """Marks this round as followed once nothing of the next one is left to publish."""
+        return Onward(brought_on_by(following, self._message), settlement, self._splits.followed(split, following.split))
 
     async def _joined(self, info: StageInfo, split: Split) -> Manifest:
         rounds = await self._made(split)

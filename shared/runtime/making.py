@@ -1,6 +1,7 @@
 """A whole step: copied from the job that is retried where its digest is unchanged, divided into parts where that pays, else computed."""
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from itertools import count
 
 from shared.contracts.manifest import Manifest, digest_of
@@ -30,7 +31,7 @@ class StepAttempt(ScatteringAttempt):
         request, files = await self._plan(info)
         if (reused := await self._reused(request)) is not None:
             return reused
-        if info.rounds and (scattered := await self._scattered(info, request)) is not None:
+        if _may_be_divided(info, files) and (scattered := await self._scattered(info, request)) is not None:
             return scattered
         return await self._made(request, files)
 
@@ -41,7 +42,7 @@ class StepAttempt(ScatteringAttempt):
             id = splits.first_id(self._links, self._digest, generation)
             if (found := await splits.find(id)) is None:
                 break
-            standing = await splits.standing(found)
+            standing = await splits.latest(found)
             if not standing.replaced:
                 return Onward(brought_on_by(standing, self._message), "scattered_again")
         split = await self._divide(Division(id, info.rounds[0], generation), info, request, self._chain)
@@ -74,3 +75,9 @@ class StepAttempt(ScatteringAttempt):
             outputs = await self._upload(workspace)
         manifest = await self._manifest(computed.report)
         return manifest.model_copy(update={"outputs": outputs, "peak_memory_bytes": computed.peak_memory_bytes})
+
+
+def _may_be_divided(info: StageInfo, files: Sequence[InputFile]) -> bool:
+    """Whether the stage is asked: most steps are told by their number of inputs."""
+    pattern, least = info.least_inputs
+    return bool(info.rounds) and sum(fnmatchcase(file.name, pattern) for file in files) >= least

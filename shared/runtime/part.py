@@ -2,9 +2,11 @@
 
 stop? step committed? → turn.py · split replaced? → ack · made already? → as after the commit
 inputs of the split's own chain, and what the split says of the round before → compute in the child
-upload to <split>/parts/<part>/<attempt>/ → <split>/made/<part>.json, unless it is there → none missing? publish what follows → ack
+upload to <split>/parts/<part>/<attempt>/ → <split>/made/<part>.json, unless it is there → a part missing, the next round marked? → ack
+<split>/made/<part>.closes → no closer of a name before it? publish what follows → ack · else look again in a minute
 
-Where two commit the last two parts at once, both may find none missing, and both publish what follows: made twice, committed once.
+Of those that commit the last parts at once, all may find none missing. Without closers each would publish what follows, and each of those
+every part of the next round: they would multiply from round to round.
 """
 
 from collections.abc import Mapping
@@ -26,21 +28,25 @@ class PartAttempt(ShareAttempt):
         """As `Attempt` says; never a manifest, since the part is committed here."""
         info, standing = await self._begin()
         if standing.replaced or self._part in standing.made:
-            return self._onward(standing, "part_found")
+            return await self._onward(standing, "part_found")
         split = standing.split
         await self._splits.commit_part(await self._made(split, info.needs))
         standing = await self._splits.standing(split)
         sentence = f"{split.round}: {len(split.parts) - len(standing.missing)} of {len(split.parts)} parts"
         await self._on_progress(step_fraction(info.rounds, split.round, standing.share_made), sentence)
-        return self._onward(standing, "part_made")
+        return await self._onward(standing, "part_made")
 
     @property
     def _part(self) -> str:
         return str(self._message.part)
 
-    def _onward(self, standing: Standing, settlement: str) -> Onward:
-        """What follows, once no part is missing. Those that are have messages of their own."""
-        return Onward(() if standing.missing else brought_on_by(standing, self._message), settlement)
+    async def _onward(self, standing: Standing, settlement: str) -> Onward:
+        """What follows, once no part is missing. Those that are have messages of their own. Raises LeftToAnother."""
+        if standing.missing or standing.over:
+            return Onward((), settlement)
+        standing = await self._splits.close(standing.split, self._part)
+        self._give_way(standing, self._part)
+        return Onward(brought_on_by(standing, self._message, self._part), settlement)
 
     async def _made(self, split: Split, needs: Mapping[str, tuple[str, ...]]) -> PartMade:
         plan = self._plan(split)

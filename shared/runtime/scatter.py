@@ -1,11 +1,13 @@
 """Dividing a round of a step into parts, one message for each, so that every replica of the stage works on the step.
 
-whole step      divided already? → publish what is missing, or what follows (unless replaced: divided once more) → ack
+whole step      divided already? → publish what the latest round misses, or what follows it (replaced: divided once more) → ack
                 the stage is asked: fewer than two parts? → computed as any step · <split>/split.json → publish every part → ack
 its shares      one part: part.py · what follows the last part of a round: gather.py
 
-Whatever is killed: the splitter's message is held until every part is published, a part's until it is committed and what follows it,
-if nothing else is missing, is published. So each part that is not made has a message, or the message is still there that will publish it.
+Whatever is killed, a message that brings the step on is there: one is acked only while missing parts have messages of their own, once it
+published what follows itself, or once the next round is marked (`.follows`), which is after the last publish of its parts. Who closes a
+round (`.closes`) only decides who need not publish the same again: who sees another's claim puts its message back and looks later, so
+nothing is lost with whoever claimed. A step that is published anew asks for whatever the latest round misses, marked or not.
 """
 
 from collections.abc import Sequence

@@ -17,6 +17,10 @@ class OtherVersion(MeshworkError):
     """The step was split by another version of the stage: one that is being replaced, or one that replaces this one."""
 
 
+class LeftToAnother(MeshworkError):
+    """No part is missing, and another delivery means to bring on what follows: this one need only look again whether it did."""
+
+
 class ShareAttempt(Attempt):
     """Of a message that names a split."""
 
@@ -32,6 +36,11 @@ class ShareAttempt(Attempt):
         if split.stage_version != info.version or split.round not in info.rounds:
             raise OtherVersion(f"split by version {split.stage_version} of {split.stage}, this is {info.version}")
         return info, await self._splits.standing(split)
+
+    def _give_way(self, standing: Standing, closer: str | None) -> None:
+        """Raises LeftToAnother where a part that is named before this one has closed the round too."""
+        if not standing.over and closer is not None and standing.closer is not None and standing.closer < closer:
+            raise LeftToAnother
 
     async def _context(self) -> tuple[JobRequest, tuple[Manifest, ...]]:
         """What was asked, and the manifests of the chain that the step was split with."""

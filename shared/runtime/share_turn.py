@@ -9,19 +9,21 @@ from loguru import logger
 
 from shared.contracts.manifest import Manifest
 from shared.contracts.messages import StageMessage
-from shared.contracts.routing import HEADER_OTHER_VERSION
+from shared.contracts.routing import HEADER_LOOKED, HEADER_OTHER_VERSION
 from shared.ports import Delivery
 from shared.runtime.gather import GatherAttempt
 from shared.runtime.part import PartAttempt
 from shared.runtime.reading import count_header
 from shared.runtime.settling import Settling
-from shared.runtime.share import OtherVersion
+from shared.runtime.share import LeftToAnother, OtherVersion
 from shared.runtime.splits import Splits
 from shared.runtime.tools import Tools
 from shared.runtime.turn import Turn, attempt_key
 
 OTHER_VERSION_S = 60.0  # a worker of the version that split the step may take it meanwhile
 MAX_OTHER_VERSION = 5  # then there is none any more
+LOOK_AGAIN_S = 60.0  # longer than what follows a round takes to be published
+MAX_LOOKS = 5  # then whoever meant to do it was lost, and its message taken by somebody who left it to us
 
 
 def turn_of(tools: Tools, delivery: Delivery, message: StageMessage, settling: Settling) -> Turn:
@@ -48,6 +50,17 @@ class ShareTurn(Turn):
             return await self._work(None)
         except OtherVersion as error:
             return await self._leave_to_its_version(error)
+        except LeftToAnother:
+            return await self._look_again()
+
+    async def _look_again(self) -> str:
+        """Later; where nothing came of it in the end, what follows is published all the same."""
+        looked = count_header(self._delivery, HEADER_LOOKED) + 1
+        if looked > MAX_LOOKS:
+            await self._tell.hand_on(self._message.model_copy(update={"part": None, "closer": None, "attempt": 1}))
+            return await self._done("closed_by_nobody")
+        await self._settling.retry(LOOK_AGAIN_S, self._delivery.body, self._message.message_id, {HEADER_LOOKED: looked})
+        return "left_to_another"
 
     async def _leave_to_its_version(self, error: OtherVersion) -> str:
         times = count_header(self._delivery, HEADER_OTHER_VERSION) + 1

@@ -6,7 +6,7 @@ Everything that a part needs is under its split's prefix, and never changes. Oth
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -23,11 +23,22 @@ from shared.storage import keys
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a split is. `replaced`: the step was published anew, nobody needs its parts."""
+    """How far a split is.
+
+    `replaced`: the step was published anew, nobody needs its parts. `closer`: of the parts that found none missing, the first by name.
+    `following`: the split of the next round, once every part of that one was published.
+    """
 
     split: Split
     made: frozenset[str] = frozenset()
     replaced: bool = False
+    closer: str | None = None
+    following: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Nobody need do anything about it: other messages bring the step on."""
+        return self.replaced or self.following is not None
 
     @property
     def missing(self) -> tuple[PartPlan, ...]:
@@ -84,8 +95,31 @@ class Splits:
         """How far it is, now."""
         prefix = keys.parts_made(*self._step, split.id)
         found = await self._store.list(prefix)
-        made = (key.removeprefix(prefix).removesuffix(".json") for key in found if key.endswith(".json"))
-        return Standing(split, frozenset(made), keys.split_replaced(*self._step, split.id) in found)
+
+        def named(suffix: str) -> list[str]:
+            return [key.removeprefix(prefix).removesuffix(suffix) for key in found if key.endswith(suffix)]
+
+        replaced = keys.split_replaced(*self._step, split.id) in found
+        return Standing(
+            split, frozenset(named(".json")), replaced, min(named(".closes"), default=None), min(named(".follows"), default=None)
+        )
+
+    async def latest(self, first: Split) -> Standing:
+        """Of the round that was divided last, from this one on; replaced, where one of them was, or cannot be read."""
+        standing = await self.standing(first)
+        while standing.following is not None and not standing.replaced:
+            found = await self.find(standing.following)
+            standing = replace(standing, replaced=True) if found is None else await self.standing(found)
+        return standing
+
+    async def close(self, split: Split, part: str) -> Standing:
+        """Says that this part means to bring on what follows; how far the split is then."""
+        await self._store.put(keys.part_closes(*self._step, split.id, part), b"")
+        return await self.standing(split)
+
+    def followed(self, split: Split, following: Split) -> str:
+        """The key that says so."""
+        return keys.split_followed(*self._step, split.id, following.id)
 
     async def commit_part(self, made: PartMade) -> None:
         """Commits a part, unless another delivery of it was first."""
@@ -129,11 +163,11 @@ def step_fraction(rounds: Sequence[str], round: str, share_made: float) -> float
     return (rounds.index(round) + share_made) / (len(rounds) + 1)
 
 
-def brought_on_by(standing: Standing, message: StageMessage) -> tuple[StageMessage, ...]:
-    """What brings a split on: its missing parts, or what follows it. Nothing where it was replaced."""
-    if standing.replaced:
+def brought_on_by(standing: Standing, message: StageMessage, closer: str | None = None) -> tuple[StageMessage, ...]:
+    """What brings a split on: its missing parts, or what follows it, in the name of `closer`. Nothing where it is over."""
+    if standing.over:
         return ()
     split = standing.split
     if not standing.missing:
-        return (message.share(split, None),)
+        return (message.share(split, None, closer),)
     return tuple(message.share(split, part.name) for part in standing.missing)

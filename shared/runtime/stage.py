@@ -57,6 +57,8 @@ class PartitionedStage(Stage, Protocol):
     # As `needs`, of which they are a share: what `split` and `join` read. "parts/<round>": which outputs of every part of that round.
     split_needs: ClassVar[Mapping[str, tuple[str, ...]]]
     join_needs: ClassVar[Mapping[str, tuple[str, ...]]]
+    # ("sfm/images/*", 32): where fewer of the inputs that it needs match, the step is never worth dividing, and `split` is not asked.
+    least_inputs: ClassVar[tuple[str, int]]
 
     def split(self, workspace: Workspace, params: Any, round: str) -> tuple[Part, ...]:
         """The parts of a round. Pure, and cheap: it reads `split_needs`, of rounds before this one alone.

@@ -114,6 +114,8 @@ class Turn:
                 await self._tell.hand_on(message)
 
         await all_or_first_error(hand_on(message) for message in onward.messages)
+        if onward.mark is not None:
+            await self._store.put(onward.mark, b"")
         return await self._done(onward.settlement)
 
     async def _conclude(self, committed: Manifest, settlement: str) -> str:

@@ -53,6 +53,16 @@ def part_made(job_id: str, position: int, step: str, split: str, part: str) -> s
     return f"{parts_made(job_id, position, step, split)}{part}.json"
 
 
+def part_closes(job_id: str, position: int, step: str, split: str, part: str) -> str:
+    """Present when whoever made, or found, this part found none missing, and means to bring on what follows."""
+    return f"{parts_made(job_id, position, step, split)}{part}.closes"
+
+
+def split_followed(job_id: str, position: int, step: str, split: str, following: str) -> str:
+    """Present when the next round is divided, and every part of it was published."""
+    return f"{parts_made(job_id, position, step, split)}{following}.follows"
+
+
 def split_replaced(job_id: str, position: int, step: str, split: str) -> str:
     """Present when the step was published anew: nobody needs the parts of this split any more."""
     return f"{parts_made(job_id, position, step, split)}replaced"

@@ -70,6 +70,7 @@ class SimulatedConsumer(MemoryConsumer):
 
     def deliver(self, message: Message) -> None:
         """One message from the queue."""
+        self.broker.network.delivered[self.queue.spec.name] += 1
         self.hold(SimulatedDelivery(message, self))
 
 

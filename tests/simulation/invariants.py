@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.database.records import ENDINGS, FINISHED, DeliveryRecord, JobRecord
 from shared.contracts.manifest import ChainLink, Manifest
-from shared.contracts.routing import DEAD_TRACKER_QUEUE
+from shared.contracts.routing import DEAD_TRACKER_QUEUE, stage_queue
 from shared.contracts.split import Split
 from shared.runtime.repair import MAX_FINDINGS
 from shared.storage import keys
 from tests.simulation.network import until_calm
-from tests.simulation.stand_ins import LINEAGE, RESULT, STEPS
+from tests.simulation.stand_ins import CROWD, LINEAGE, PARTITIONED, RESULT, STEPS
 from tests.support.gateway_rows import TENANT
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+CLOSERS = CROWD  # of a round: those that commit its last parts at once look again but for one; and what follows it
 CALL_UNDER_WAY_S = 120.0  # one that had begun when its job was deleted
 
 
@@ -44,6 +45,7 @@ async def violations(world: "World", ledger: Ledger) -> list[str]:
         else:
             deliveries = await until_calm(lambda job_id=job_id: world.jobs.deliveries_of(TENANT, job_id))  # type: ignore[misc]
             found += _of_ending(world, ledger, record) + _of_webhooks(world, record, deliveries) + _of_artifacts(world, record)
+    found += _of_deliveries(world, ledger)
     found += [f"{message.publication.message_id} cannot be read by the tracker" for message in world.server.ready(DEAD_TRACKER_QUEUE)]
     return found
 
@@ -147,6 +149,17 @@ def _of_parts(world: "World", job_id: str, link: ChainLink) -> list[str]:
         for part in Split.model_validate_json(objects[keys.split(job_id, link.position, link.step, split)]).parts
     )
     return [] if joined == planned else [f"{job_id}: {link.step} was joined from {joined}, not from {planned}"]
+
+
+def _of_deliveries(world: "World", ledger: Ledger) -> list[str]:
+    """Where nothing goes wrong, each part is asked for once, however many workers share the step; or twice, where calls take long."""
+    delivered = world.network.delivered[stage_queue(PARTITIONED)]
+    splits = [Split.model_validate_json(data) for key, data in world.bucket.objects.items() if key.endswith("/split.json")]
+    parts = sum(len(split.parts) for split in splits)
+    most = len(ledger.accepted) + parts * (2 if world.plan.slow else 1) + CLOSERS * len(splits)
+    if not world.plan.faultless or delivered <= most:
+        return []
+    return [f"{delivered} deliveries for {parts} parts of {len(splits)} rounds"]
 
 
 def _of_deleted(world: "World", ledger: Ledger, job_id: str, record: JobRecord | None) -> list[str]:

@@ -246,6 +246,8 @@ MUTANTS: dict[str, Callable[[], Patch]] = {
     "ack-before-parts": part_mutants.ack_before_parts,
     "replaced-before-publish": part_mutants.replaced_before_publish,
     "part-alone-is-reduced": part_mutants.part_alone_is_reduced,
+    "marked-before-publish": part_mutants.marked_before_publish,
+    "everybody-closes": part_mutants.everybody_closes,
 }
 
 

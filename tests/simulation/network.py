@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -39,6 +40,7 @@ class Network:
     hooks: Hooks
     away: set[str] = field(default_factory=set)
     calls: int = 0
+    delivered: Counter[str] = field(default_factory=Counter)  # messages, by queue
     met: list[tuple[Mishap, str]] = field(default_factory=list)  # and what it happened to
     calm: bool = False
 

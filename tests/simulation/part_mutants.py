@@ -4,6 +4,7 @@ from typing import Any
 from unittest import mock
 
 import shared.runtime.part as part
+import shared.runtime.share as share
 import shared.runtime.share_turn as share_turn
 import shared.runtime.turn as turn
 from shared.contracts.messages import StageMessage
@@ -27,8 +28,8 @@ def last_part_alone_gathers() -> Patch:
     """Of a round's parts only the last one by name publishes what follows."""
     real = part.PartAttempt._onward
 
-    def onward(self: part.PartAttempt, standing: Standing, settlement: str) -> Onward:
-        return real(self, standing, settlement) if self._part == standing.split.parts[-1].name else Onward((), settlement)
+    async def onward(self: part.PartAttempt, standing: Standing, settlement: str) -> Onward:
+        return await real(self, standing, settlement) if self._part == standing.split.parts[-1].name else Onward((), settlement)
 
     return mock.patch.object(part.PartAttempt, "_onward", onward)
 
@@ -37,8 +38,8 @@ def made_part_says_nothing() -> Patch:
     """Whoever finds its part made already only acks."""
     real = part.PartAttempt._onward
 
-    def onward(self: part.PartAttempt, standing: Standing, settlement: str) -> Onward:
-        return Onward((), settlement) if settlement == "part_found" else real(self, standing, settlement)
+    async def onward(self: part.PartAttempt, standing: Standing, settlement: str) -> Onward:
+        return Onward((), settlement) if settlement == "part_found" else await real(self, standing, settlement)
 
     return mock.patch.object(part.PartAttempt, "_onward", onward)
 
@@ -73,3 +74,20 @@ def part_alone_is_reduced() -> Patch:
         return await self._retry(reduction=1)
 
     return mock.patch.object(share_turn.ShareTurn, "_reduce", reduce)
+
+
+def marked_before_publish() -> Patch:
+    """A round is marked as followed before the next one's parts were published."""
+    real = turn.Turn._go_onward
+
+    async def go_onward(self: turn.Turn, onward: Onward) -> str:
+        if onward.mark is not None:
+            await self._store.put(onward.mark, b"")
+        return await real(self, onward)
+
+    return mock.patch.object(turn.Turn, "_go_onward", go_onward)
+
+
+def everybody_closes() -> Patch:
+    """Nobody looks whether another closes a round."""
+    return mock.patch.object(share.ShareAttempt, "_give_way", lambda self, standing, closer: None)

@@ -94,7 +94,7 @@ def parts_of(process: Process, world: "World") -> list[Part]:
         return _gateway_parts(process, process.rows, store, world.plan.linger)
     if process.kind == "webhooks":
         return [WebhookConsumer(process.broker, store, world.receiver, _webhook_settings(), world.now, world.new_id, world.rng)]
-    process.compute = SimulatedCompute(process.kind, world.rng, world.trouble)
+    process.compute = SimulatedCompute(process.kind, world.rng, world.trouble, world.plan.crowd)
     folder = SimulatedFolder(workspace_root(world.folder), process.name)
     stage = f"simulated:{process.kind}"
     return [

@@ -19,6 +19,7 @@ DAMAGED = "damaged"  # a bit flips in what is stored
 MISREAD = "misread"  # a bit flips in what is read; what is stored is good
 FATES = (REFUSED, LOST, LATE, TWICE, CRASH_BEFORE, CRASH_AFTER, CUT, STALL, DAMAGED, MISREAD)
 
+_CROWDED = 0.04  # of all runs: they take long; in half of those nothing goes wrong
 _RATES = (0.003, 0.01, 0.03)
 _HARSH = {TWICE: 4.0, DAMAGED: 8.0, MISREAD: 8.0}  # few calls publish, store a step's output or read one
 _PAUSES_S = (0.5, 5.0, 40.0, 120.0, 600.0)
@@ -49,7 +50,8 @@ class Plan:
     """`rates`: share of calls that meet each fate; `mishaps`, where given, are what happens in their place.
 
     `slow`: share of calls that take seconds. `trouble`: how often stages fail by themselves, `deaf`: callers' servers. `linger`: seconds
-    for which trackers collect a batch. `disorder`: how many choices of the scheduler are free; after that the oldest callback is next.
+    for which trackers collect a batch. `crowd`: many workers share steps of many parts. `disorder`: how many choices of the scheduler are
+    free; after that the oldest callback is next.
     """
 
     seed: int
@@ -61,12 +63,16 @@ class Plan:
     trouble: float = 0.0
     deaf: float = 0.0
     linger: float = 0.02
+    crowd: bool = False
     disorder: int = FREE
 
     @staticmethod
     def of(seed: int) -> "Plan":
         """Each seed has its own few kinds of faults: where everything goes wrong at once, most of it is never reached."""
         rng = random.Random(f"plan {seed}")
+        crowd = random.Random(f"crowd {seed}").random()
+        if crowd < _CROWDED / 2:
+            return Plan(seed, rng.choice((1, 1, 2)), slow=rng.choice((0.0, 0.0, 0.02, 0.1)), crowd=True)
         kinds = _some(rng, KINDS)
         weights = [_WEIGHTS[KINDS.index(kind)] for kind in kinds]
         count = rng.choice((1, 2, 4, 8)) if kinds else 0
@@ -79,7 +85,13 @@ class Plan:
             trouble=rng.choice((0.0, 0.0, 0.0, 0.1, 0.4)),
             deaf=rng.choice((0.0, 0.0, 0.3, 0.9)),
             linger=rng.choice((0.02, 2.0, 20.0)),
+            crowd=crowd < _CROWDED,
         )
+
+    @property
+    def faultless(self) -> bool:
+        """Nothing goes wrong; calls may be slow."""
+        return not (self.faults or self.rates or self.mishaps or self.trouble)
 
 
 def pause(rng: random.Random) -> float:

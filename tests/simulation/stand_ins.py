@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,10 @@ from tests.simulation.network import Network
 
 STEPS = ("ingest", "sfm", "export")
 PARTITIONED = "sfm"
-PARTS: dict[str, tuple[tuple[str, ...], ...]] = {"first": ((), ("a", "b"), ("a", "b", "c")), "second": ((), ("x",), ("x", "y"))}
+Parts = Mapping[str, tuple[tuple[str, ...], ...]]  # of each round, of each kind of job
+FEW_PARTS: Parts = {"first": ((), ("a", "b"), ("a", "b", "c")), "second": ((), ("x",), ("x", "y"))}
+MANY_PARTS: Parts = {"first": (tuple("abcdefghijklmnop"),) * 3, "second": (tuple("abcdefghijklmnop"),) * 3}
+CROWD = 8  # workers who share those
 LINEAGE = "lineage.json"
 RESULT = "model.glb"
 _TELLS_PROGRESS = 0.3  # share of computations
@@ -41,21 +44,27 @@ class SimulatedCompute:
     stage: str
     rng: random.Random
     trouble: float = 0.0
+    crowd: bool = False
+
+    @property
+    def parts(self) -> Parts:
+        """By round."""
+        return MANY_PARTS if self.crowd else FEW_PARTS
 
     async def describe(self) -> StageInfo:
         needs = dict.fromkeys(STEPS[: STEPS.index(self.stage)], ("*",))
         if self.stage != PARTITIONED:
             return StageInfo(self.stage, "1", needs)
-        return StageInfo(self.stage, "1", needs, tuple(PARTS), needs, needs | {f"parts/{round}": ("*",) for round in PARTS})
+        return StageInfo(self.stage, "1", needs, tuple(self.parts), needs, needs | {f"parts/{round}": ("*",) for round in self.parts})
 
     async def run(self, task: ComputeTask, on_progress: OnProgress) -> Computed:
-        await asyncio.sleep(self.rng.choice((0.01, 1.0, 5.0, 40.0)))
+        await asyncio.sleep(1.0 if self.crowd else self.rng.choice((0.01, 1.0, 5.0, 40.0)))  # a crowd ends a round's last parts at once
         if self.rng.random() < _TELLS_PROGRESS:
             await on_progress(0.5, "half")
-        await asyncio.sleep(self.rng.choice((0.01, 1.0, 5.0)))
+        await asyncio.sleep(1.0 if self.crowd else self.rng.choice((0.01, 1.0, 5.0)))
         self._fail_perhaps()
         if task.ask == "split":
-            return Computed(StageReport(), parts=_parts(task))
+            return Computed(StageReport(), parts=_plans(self.parts[task.round][_kind(task)]))
         last = self.stage == STEPS[-1]
         made = json.dumps(self._made(task))
         outputs = task.workspace / "outputs"
@@ -72,7 +81,7 @@ class SimulatedCompute:
         lineage, nonce = self._lineage(task.workspace / "inputs"), f"{self.rng.getrandbits(64):016x}"
         if task.ask == "run_part":
             return {"lineage": lineage, "read": _nonces(_read_parts(task)), "nonce": nonce, "reduction": task.reduction}
-        if task.ask == "join" and not _fit_together(task, lineage):
+        if task.ask == "join" and not self._fit_together(task, lineage):
             return [["mixed parts", ""], *lineage]
         return [*lineage, [self.stage, nonce]]
 
@@ -81,6 +90,17 @@ class SimulatedCompute:
         told = [json.loads((inputs / step / LINEAGE).read_text()) for step in STEPS[: STEPS.index(self.stage)]]
         longest = told[-1] if told else []
         return longest if all(longest[: len(each)] == each for each in told) else [["mixed", ""], *longest]
+
+    def _fit_together(self, task: ComputeTask, lineage: list[list[str]]) -> bool:
+        """Every part of every round is there, of the same inputs and resolution; later rounds read those deliveries that are there."""
+        parts = _read_parts(task)
+        nonces = _nonces(parts)
+        return (
+            set(parts) == {f"{round}/{name}" for round, kinds in self.parts.items() for name in kinds[_kind(task)]}
+            and all(part["reduction"] == task.reduction for part in parts.values())
+            and all(part["lineage"] == lineage and part["read"].items() <= nonces.items() for part in parts.values())
+            and all(bool(part["read"]) == name.startswith("second/") for name, part in parts.items())
+        )
 
     def _fail_perhaps(self) -> None:
         if self.rng.random() >= self.trouble:
@@ -94,9 +114,8 @@ def _kind(task: ComputeTask) -> int:
     return hashlib.sha256((task.workspace / "request.json").read_bytes()).digest()[0] % 3
 
 
-def _parts(task: ComputeTask) -> tuple[PartPlan, ...]:
+def _plans(names: Sequence[str]) -> tuple[PartPlan, ...]:
     """The second round's read one or all parts of the first's."""
-    names = PARTS[task.round][_kind(task)]
     reads: dict[str, tuple[str, ...]] = {"x": ("a",)}
     return tuple(PartPlan(name=name, parts=reads.get(name), needs=None) for name in names)
 
@@ -109,18 +128,6 @@ def _read_parts(task: ComputeTask) -> dict[str, dict[str, Any]]:
 
 def _nonces(parts: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     return {name: part["nonce"] for name, part in parts.items()}
-
-
-def _fit_together(task: ComputeTask, lineage: list[list[str]]) -> bool:
-    """Every part of every round is there, of the same inputs and resolution; later rounds read those deliveries that are there."""
-    parts = _read_parts(task)
-    nonces = _nonces(parts)
-    return (
-        set(parts) == {f"{round}/{name}" for round in PARTS for name in PARTS[round][_kind(task)]}
-        and all(part["reduction"] == task.reduction for part in parts.values())
-        and all(part["lineage"] == lineage and part["read"].items() <= nonces.items() for part in parts.values())
-        and all(bool(part["read"]) == name.startswith("second/") for name, part in parts.items())
-    )
 
 
 @dataclass(frozen=True)

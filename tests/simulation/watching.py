@@ -71,14 +71,14 @@ class Watcher:
                 yield job_id
             elif kind == "webhook":
                 yield json.loads(payload)["delivery_id"]
-        parts: defaultdict[SplitOf, set[str]] = defaultdict(set)
+        shares: defaultdict[SplitOf, set[str | None]] = defaultdict(set)
         for message in self._messages():
-            share = _part_of(message)
+            share = _share_of(message)
             if share is None:
                 yield _moved_by(message)
             else:
-                parts[share[0]].add(share[1])
-        yield from (split[0] for split, waiting in parts.items() if self._brings_on(split, waiting))
+                shares[share[0]].add(share[1])
+        yield from (split[0] for split, waiting in shares.items() if self._brings_on(split, waiting))
 
     def _messages(self) -> Iterator[Message]:
         for name, queue in self.server.queues.items():
@@ -86,25 +86,28 @@ class Watcher:
                 yield from queue.ready
         yield from self.held()
 
-    def _brings_on(self, split: SplitOf, waiting: set[str]) -> bool:
-        """Whether messages about these parts lead to the step's end: every part that is not made is among them, and what follows them."""
+    def _brings_on(self, split: SplitOf, waiting: set[str | None]) -> bool:
+        """Whether messages about these parts (None: what follows them) lead to the step's end: all that are not made are there."""
         objects = self.bucket.objects
         manifest = objects.get(keys.step_manifest(*split[:3]))
-        if manifest is not None:  # whoever commits a step hands it on; whoever finds that it failed tells so
-            return _read(manifest)["error"] is not None
-        if keys.split_replaced(*split) in objects or keys.split(*split) not in objects:
+        if manifest is not None:  # what follows the parts hands the step on; whoever finds that it failed tells so
+            return None in waiting or _read(manifest)["error"] is not None
+        if keys.split(*split) not in objects:
+            return None in waiting  # which starts the step over
+        said = {key.rpartition(".")[2] for key in self.bucket.below(keys.parts_made(*split)) if not key.endswith(".json")}
+        if keys.split_replaced(*split) in objects or "follows" in said:
             return False
         planned = {part["name"] for part in _read(objects[keys.split(*split)])["parts"]}
-        return {part for part in planned if keys.part_made(*split, part) not in objects} <= waiting
+        return None in waiting or {part for part in planned if keys.part_made(*split, part) not in objects} <= waiting
 
 
-def _part_of(message: Message) -> tuple[SplitOf, str] | None:
+def _share_of(message: Message) -> tuple[SplitOf, str | None] | None:
     """The split and the part that a message is about."""
     publication = message.publication
     if publication.exchange in ("events", DEAD_EXCHANGE) or publication.routing_key.endswith(WEBHOOKS_QUEUE):
         return None
     told = _read(publication.body)
-    if told["part"] is None:
+    if told["split"] is None:
         return None
     position = told["position"]
     return (told["job_id"], position, told["slip"]["steps"][position]["name"], told["split"]), told["part"]

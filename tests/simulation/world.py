@@ -17,14 +17,13 @@ from tests.simulation.network import PROCESS, Hooks, Network
 from tests.simulation.parts import GATEWAY, Process, parts_of
 from tests.simulation.plan import Fault, Plan
 from tests.simulation.rows import DATABASE, DatabaseFile, SimulatedDatabase
-from tests.simulation.stand_ins import STEPS, Receiver
+from tests.simulation.stand_ins import CROWD, PARTITIONED, STEPS, Receiver
 from tests.simulation.store import STORE, Bucket
 from tests.simulation.watching import Watcher
 from tests.support.gateway_rows import LINKS
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 REPLICAS = {GATEWAY: 2, **dict.fromkeys(STEPS, 2), "webhooks": 2}
-ROLES = tuple(f"{kind}-{i}" for kind, count in REPLICAS.items() for i in range(count))
 _ON_PROCESSES = {"kill", "restart", "cut", "cancel_consumer", "stall"}
 
 
@@ -73,7 +72,9 @@ class World:
 
     async def start_all(self) -> None:
         """Brings up what is not running."""
-        await asyncio.gather(*(self.start(role) for role in ROLES if role not in self.processes))
+        replicas = REPLICAS | ({PARTITIONED: CROWD} if self.plan.crowd else {})
+        roles = [f"{kind}-{i}" for kind, count in replicas.items() for i in range(count)]
+        await asyncio.gather(*(self.start(role) for role in roles if role not in self.processes))
 
     async def start(self, role: str) -> None:
         """A new process."""

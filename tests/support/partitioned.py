@@ -29,11 +29,12 @@ class PartitionedCompute(ScriptedCompute):
         super().__init__(stage, script)
         self.rounds = rounds
         self.version = version
+        self.least_inputs = ("*", 0)
 
     async def describe(self) -> StageInfo:
         """With rounds; `split` reads no input, `join` reads every round."""
         join_needs = {f"parts/{round}": ("*.txt",) for round in self.rounds}
-        return StageInfo(self.stage, self.version, NEEDS[self.stage], tuple(self.rounds), {}, join_needs)
+        return StageInfo(self.stage, self.version, NEEDS[self.stage], tuple(self.rounds), {}, join_needs, self.least_inputs)
 
     async def run(self, task: ComputeTask, on_progress: OnProgress) -> Computed:
         """Whatever is asked."""
@@ -85,6 +86,7 @@ class FakePartitioned:
     rounds: ClassVar[tuple[str, ...]] = ("letters",)
     split_needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     join_needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"parts/letters": ("*",)}
+    least_inputs: ClassVar[tuple[str, int]] = ("images/*", 0)
 
     def split(self, workspace: Workspace, params: FakeParams, round: str) -> tuple[Part, ...]:
         return tuple(Part(letter if params.word != "twice" else "a") for letter in self.letters)

@@ -13,13 +13,12 @@ from shared.runtime.stage import Part
 from shared.storage import keys
 from tests.support.builders import a_message, a_request, a_slip
 from tests.support.eventually import eventually
-from tests.support.mesh import Mesh, ScriptedCompute, attempt_key
+from tests.support.mesh import Mesh, ScriptedCompute
 from tests.support.partitioned import (
     ONE_ROUND,
     TWO_ROUNDS,
     PartGate,
     PartitionedCompute,
-    Rounds,
     a_share,
     joined_parts,
     part_made,
@@ -123,6 +122,16 @@ async def test_what_is_not_worth_splitting_is_computed_whole(mesh: Mesh, parts: 
     assert await splits_of(mesh, message) == []
 
 
+@pytest.mark.parametrize(("pattern", "asked"), [("ingest/*.txt", "split only"), ("ingest/*.jpg", "run")])
+async def test_a_step_of_too_few_inputs_is_not_even_asked_about(mesh: Mesh, pattern: str, asked: str) -> None:
+    """Those that the stage says it is divided by."""
+    compute = PartitionedCompute("segmentation")
+    compute.least_inputs = (pattern, 1)
+    await prepared(mesh, compute)
+    await ended(mesh)
+    assert compute.asked()[0] == asked
+
+
 @pytest.mark.parametrize("later", [(), (Part("x"),)])
 async def test_a_later_round_may_have_any_number_of_parts(mesh: Mesh, later: tuple[Part, ...]) -> None:
     """One, or none at all."""
@@ -152,33 +161,6 @@ async def test_two_that_divide_the_same_round_write_the_same_split(mesh: Mesh, r
     made = await mesh.manifest(message)
     assert {link.split for link in made.parts} == {split.id for split in await splits_of(mesh, message)}
     assert len(await splits_of(mesh, message)) == 2
-
-
-async def test_of_two_that_commit_the_last_two_parts_both_may_publish_the_join(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made twice, committed once."""
-    gate = PartGate()
-    rounds: Rounds = {"only": (Part("a"), Part("b"))}
-    computes = [PartitionedCompute("segmentation", rounds, gate.script) for _ in range(2)]
-    listed = mesh.store.list
-
-    async def once_both_are_made(prefix: str) -> Any:
-        if gate.let_go.is_set():
-            await eventually(lambda: both_made(prefix))
-        return await listed(prefix)
-
-    async def both_made(prefix: str) -> bool:
-        return len(await listed(prefix)) == 2
-
-    monkeypatch.setattr(mesh.store, "list", once_both_are_made)
-    message = await prepared(mesh, *computes)
-    await eventually(lambda: len(gate.entered) == 2)
-    gate.let_go.set()
-    await eventually(lambda: len(mesh.events("stage.completed")) == 3)
-    await mesh.idle()
-
-    first, second = mesh.events("stage.completed")[1:]
-    assert attempt_key(await mesh.manifest(message)) in (first.manifest, second.manifest)  # type: ignore[union-attr]
-    assert len({told.publication.message_id for told in mesh.waiting("stage.sfm")}) == 1
 
 
 async def test_a_step_message_publishes_only_what_is_missing(mesh: Mesh) -> None:
