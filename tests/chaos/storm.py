@@ -96,11 +96,12 @@ def _plan(mesh: ChaosMesh, storm: Storm) -> list[tuple[float, str, Callable[[], 
 
 HURTS = (("cut", ""), ("half_close", ""), ("stall", "resume"), ("slow", "fast"), ("refuse", "accept"))
 _HURT_S = 3.0
+_AWAY_AT_MOST_S = 120.0
 
 
 def _kill(mesh: ChaosMesh, service: str) -> Callable[[], bool]:
     def action() -> bool:
-        deadline = time.monotonic() + 10  # it may be starting again after the last time
+        deadline = time.monotonic() + _AWAY_AT_MOST_S  # it may be starting again, behind RabbitMQ on a busy machine
         while not mesh.kill(service):
             if time.monotonic() > deadline:
                 return False
