@@ -15,7 +15,7 @@ SHARED ?= $(abspath ..)/shared
 SERVICES := ingest segmentation sfm mvs postprocess export webhooks
 SCALES := $(foreach s,$(SERVICES),$(if $($(s)),$(s)=$($(s))))
 
-.PHONY: help setup lock servers demo test lint types imports simulate unit contract integration security e2e fuzz acceptance serve up down logs scale generate bench bench-all bench-served bench-load chaos key clean
+.PHONY: help setup lock servers demo test lint types imports simulate unit contract integration security e2e fuzz acceptance serve up down logs scale generate bench bench-all bench-served bench-load bench-scale chaos key clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,9 @@ simulate: setup ## the protocol under seeded schedules and faults: SEEDS=2000 FI
 
 unit contract integration security e2e: servers ## one kind of tests
 	$(RUN) -m pytest tests/$@
+
+bench-scale: setup ## one job of mvs with 1 to 16 replicas: ARGS="--photos 60 --stretch 4.9"
+	MESHWORK_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m tests.benchmarks.scale $(ARGS)
 
 chaos: servers ## every process killed at every point, and a thousand jobs in a storm
 	$(RUN) -m pytest tests/chaos --chaos full

@@ -13,12 +13,16 @@ from services.mvs.views import Level, View, back_project
 RADIUS, MIDDLE = 0.5, np.array([0.0, 0.0, 0.48])
 WIDTH, HEIGHT, FOCAL = 192, 144, 230.0
 _WAVES = np.random.default_rng(5).normal(0, 1, (60, 3)) * np.random.default_rng(6).uniform(6, 45, (60, 1))
+_AT_ONCE = 8192  # points whose waves a core's cache holds
 _PHASES = np.random.default_rng(7).uniform(0, 6.28, 60)
 
 
 def albedo(points: np.ndarray) -> np.ndarray:
     """Grey 0..255 of n×3 world points: many waves in many directions, so that no window looks like another."""
-    return 128 + 22 * np.cos(points @ _WAVES.T + _PHASES).sum(axis=1) / np.sqrt(len(_WAVES)) * 2
+    kind = points.dtype
+    waves, phases = _WAVES.T.astype(kind), _PHASES.astype(kind)
+    sums = [np.cos(points[i : i + _AT_ONCE] @ waves + phases).sum(axis=1) for i in range(0, len(points), _AT_ONCE)]
+    return 128 + 22 * np.concatenate([np.empty(0), *sums]) / np.sqrt(len(_WAVES)) * 2
 
 
 def orbit(count: int, folder: Path, arc_deg: float = 360.0, elevations_deg: tuple[float, ...] = (30.0,), enlarged: int = 1) -> list[View]:
@@ -60,7 +64,8 @@ def photograph(view: View, textured: bool = True) -> np.ndarray:
     grey = np.full(inverse.shape, 200.0)
     rows, columns = np.nonzero(inverse)
     if textured:
-        grey[rows, columns] = albedo(back_project(fine, columns.astype(float), rows.astype(float), inverse[rows, columns]))
+        points = back_project(fine, columns.astype(float), rows.astype(float), inverse[rows, columns])
+        grey[rows, columns] = albedo(points if view.width == WIDTH else points.astype(np.float32))  # large photos: in a tenth of the time
     small = grey.reshape(view.height, 2, view.width, 2).mean(axis=(1, 3))
     return np.clip(np.round(small), 0, 255).astype(np.uint8)
 
