@@ -1,4 +1,4 @@
-"""Photos in archives, through the gateway of the embedded mode, over HTTP alone."""
+"""Photos in archives and videos, through the gateway of the embedded mode, over HTTP alone."""
 
 import json
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from deploy.demo.receiver import CallerBackend
 from deploy.embedded.process import EmbeddedProcess
 from deploy.secrets import load_or_make
 from tests.security.hostile_files import photo, zipped
+from tests.support.videos import video
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -65,3 +66,14 @@ def test_an_archive_of_two_photos_fails_as_two_photos_do(embedded: tuple[httpx.C
         ("b.jpg", "accepted", None),
         ("notes.txt", "dropped", "NOT_AN_IMAGE"),
     ]
+
+
+def test_a_video_is_read_in_the_worker_s_child(embedded: tuple[httpx.Client, dict[str, str]], tmp_path: Path) -> None:
+    """Of two frames, so that the job ends there: both become photos of it."""
+    api, _ = embedded
+    answer = api.post("/api/v1/jobs", files=[("images", ("walk.mp4", video(tmp_path / "a.mp4", (0, 40)), "video/mp4"))])
+    job = list(follow(api, answer.raise_for_status().json()["job_id"]))[-1]
+    assert (job["status"], job["error"]["code"]) == ("failed", "TOO_FEW_IMAGES")
+    told = [(image["name"], image["status"], image.get("source")) for image in job["images"]]
+    frames = [(f"walk_{i:04d}.jpg", "accepted", "walk.mp4") for i in (1, 2)]
+    assert told == [("walk.mp4", "expanded", None), *frames]

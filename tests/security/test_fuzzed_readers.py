@@ -29,12 +29,14 @@ from gateway.problems import Problem
 from services.ingest.archives import unpack
 from services.ingest.decoding import UnusablePhotoError, decode
 from services.ingest.focal_length import camera_key, focal_length_px
+from services.ingest.keyframes import VideoLimits, extract_keyframes
 from services.ingest.originals import Original
 from services.ingest.room import Room, UnusableBundleError
 from shared.contracts import events, manifest, messages, request, slip, split
 from shared.contracts.base import Contract
 from shared.contracts.routing import DEAD_EXCHANGE, EVENTS_EXCHANGE
 from tests.security.hostile_files import exif, jpeg_with, photo, zipped
+from tests.support.videos import video
 
 EXAMPLES = int(os.environ.get("MESHWORK_TEST_FUZZ", "0"))
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
@@ -194,6 +196,31 @@ def test_no_damaged_archive_breaks_ingest(changes: list[tuple[int, int, bytes]],
         written = {original.path for original in held if original.path is not None}
         assert set(Path(folder).iterdir()) == {path, *written}
         assert sum(one.stat().st_size for one in written) <= (1 << 20) - room.bytes
+
+
+@pytest.mark.parametrize("name, codec", [("a.mp4", "mp4v"), ("a.mov", "MJPG"), ("a.webm", "VP90")])
+def test_no_damaged_video_breaks_ingest(name: str, codec: str, tmp_path: Path) -> None:
+    """Its header, its index and its frames: photos come out, or the video has a code."""
+    whole, path = video(tmp_path / name, range(0, 64, 8), codec=codec), tmp_path / "video"
+    place = st.integers(0, len(whole) - 1) | st.integers(0, 600) | st.integers(max(len(whole) - 900, 0), len(whole) - 1)
+
+    @tried(8)
+    @given(changes=st.lists(st.tuples(place, st.integers(0, 8), st.binary(max_size=8)), min_size=1, max_size=6))
+    def check(changes: list[tuple[int, int, bytes]]) -> None:
+        data = bytearray(whole)
+        for at, length, new in changes:
+            data[at : at + length] = new
+        path.write_bytes(data)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                limits = VideoLimits(frames=100, megapixels=1.0, seconds=20.0)
+                held = extract_keyframes(Original(0, "a.mp4", path), Path(folder), Room(9, 1 << 24, 1 << 20), 3, 95, limits)
+            except UnusableBundleError as error:
+                assert error.code in {"CORRUPT_VIDEO", "VIDEO_TOO_LONG", "IMAGE_TOO_LARGE"}
+                held = []
+            assert set(Path(folder).iterdir()) == {original.path for original in held}
+
+    check()
 
 
 @pytest.mark.parametrize("kind", SEEDS)
