@@ -56,6 +56,8 @@ class Carrier:
                 await self.store.put(keys.stop(claim.job_id), str(claim.payload["reason"]).encode(), "text/plain")
             case "webhook" | "replay":
                 await self._send_webhook(claim)
+            case "tidy":
+                await self._tidy(claim.job_id)
             case "purge":
                 await self._purge(claim.job_id)
             case _:
@@ -96,6 +98,12 @@ class Carrier:
         await self.broker.publish(
             Publication(WORK_EXCHANGE, WEBHOOKS_QUEUE, message.to_bytes(), message.message_id, "webhook.work", headers)
         )
+
+    async def _tidy(self, job_id: str) -> None:
+        """Removes what parts of steps made: the steps' own outputs are all that a job that ended is asked for."""
+        found = await self.store.list(keys.job_prefix(job_id))
+        if made_by_parts := [key for key in found if keys.is_of_part(key)]:
+            await self.store.delete(made_by_parts)
 
     async def _purge(self, job_id: str) -> None:
         """Says that the job is gone, then removes everything else; both marks are left to the bucket's lifecycle."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from gateway.database import jobs
@@ -12,6 +13,8 @@ from gateway.links import Links
 from gateway.webhook_bodies import add_webhook
 from shared.contracts.manifest import StepError
 from shared.errors import CODES
+
+TIDIED_AFTER = timedelta(hours=1)  # a part that is still being made elsewhere reads those of the round before
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def failed_with(error: StepError, step: str) -> Ending:
 async def end_job(rows: Rows, job: Job, steps: Sequence[StepRow], ending: Ending, links: Links) -> bool:
     """Whether this ended the job: false when it had ended. The caller holds the row's lock.
 
-    Freezes artifacts and the webhook's body, removes unsent messages of the job, has its work stopped.
+    Freezes artifacts and the webhook's body, removes unsent messages of the job, has its work stopped and, later, what parts made removed.
     """
     if not await jobs.decide(rows, job.id, ending.status, UNFINISHED):
         return False
@@ -57,6 +60,7 @@ async def end_job(rows: Rows, job: Job, steps: Sequence[StepRow], ending: Ending
     if ending.status != "completed":
         rows.to_outbox(job.id, "stop", {"reason": ending.status})
     await add_webhook(rows, job, f"job.{ending.status}", links)
+    rows.to_outbox(job.id, "tidy", {}, due_at=rows.now + TIDIED_AFTER)
     rows.wakes.add("publish")  # a place in flight is free: the relay may let the next job in
     return True
 

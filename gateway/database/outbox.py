@@ -1,7 +1,7 @@
 """The outbox: what rows decided and the relay has yet to carry out. Functions over one transaction.
 
-A job's rows are worked one after the other, `stop` before all others; a lease keeps the job to one replica. No transaction is
-open while a row is worked.
+A job's rows are worked one after the other, `stop` before all others and `tidy` after them; a lease keeps the job to one replica. No
+transaction is open while a row is worked.
 """
 
 from collections.abc import Collection, Sequence
@@ -50,7 +50,7 @@ async def claim(rows: Rows, owner: str, kinds: Collection[str], limit: int, leas
 
 
 def _turn(kind: ColumnElement[str] | Any) -> ColumnElement[int]:
-    return case((kind == "stop", 0), else_=1)
+    return case((kind == "stop", 0), (kind == "tidy", 2), else_=1)
 
 
 def _heads() -> Select[OutboxRow]:

@@ -73,6 +73,12 @@ def part_file(job_id: str, position: int, step: str, split: str, part: str, atte
     return attempt_file(job_id, position, step, split, f"parts/{part}/{attempt}/{name}")
 
 
+def is_of_part(key: str) -> bool:
+    """Whether a key is one that `part_file` makes."""
+    levels = key.split("/")
+    return len(levels) >= 8 and levels[4] == "parts"
+
+
 def webhook_body(job_id: str, delivery_id: str) -> str:
     """The exact body of a webhook."""
     return f"{job_prefix(job_id)}webhooks/{delivery_id}"

@@ -157,7 +157,7 @@ async def test_a_completed_job_has_everything_of_its_chain(database: Database) -
     assert [warning["code"] for warning in job.warnings] == ["W0", "W1", "W2"]
     assert [artifact["name"] for artifact in job.artifacts] == ["model.glb", "report.json"]
     assert [d.type for d in await deliveries_of(database, job_id)].count("stage.completed") == 3
-    assert [row.kind for row in await outbox_of(database, job_id)] == ["webhook"] * 5  # the publish row was not needed any more
+    assert [row.kind for row in await outbox_of(database, job_id)] == [*["webhook"] * 5, "tidy"]  # publish was not needed any more
 
 
 async def test_verdicts_come_from_the_chain_that_won(database: Database) -> None:
@@ -267,7 +267,7 @@ async def test_what_comes_after_the_end_changes_no_ending(database: Database, re
     job = await job_of(database, job_id)
     assert (job.status, job.artifacts, job.error) == ("cancelled", [], None)
     assert [d.type for d in await deliveries_of(database, job_id)] == ["job.cancelled"]
-    assert [row.kind for row in await outbox_of(database, job_id)] == ["stop", "webhook"]
+    assert [row.kind for row in await outbox_of(database, job_id)] == ["stop", "webhook", "tidy"]
 
 
 async def test_a_failure_says_why_and_stops_the_work(database: Database) -> None:
@@ -278,7 +278,7 @@ async def test_a_failure_says_why_and_stops_the_work(database: Database) -> None
     job = await job_of(database, job_id)
     assert job.error == {"code": "TOO_FEW_REGISTERED", "message": "too few", "stage": "sfm", "hint": "more overlap", "retryable": False}
     assert [step.status for step in await steps_of(database, job_id)] == ["completed", "failed", "pending"]
-    assert [row.kind for row in await outbox_of(database, job_id)] == ["stop", "webhook"]
+    assert [row.kind for row in await outbox_of(database, job_id)] == ["stop", "webhook", "tidy"]
     body = json.loads((await deliveries_of(database, job_id))[0].body)
     assert (body["type"], body["status"], body["error"]["stage"]) == ("job.failed", "failed", "sfm")
 

@@ -156,7 +156,7 @@ async def test_work_is_stopped_while_the_broker_is_away(database: Database, repo
         return await store.exists(keys.stop(job_id))
 
     async def only_the_webhook_is_left() -> bool:
-        return [row.kind for row in await outbox_of(database, job_id)] == ["webhook"]
+        return [row.kind for row in await outbox_of(database, job_id)] == ["webhook", "tidy"]
 
     await eventually(is_stopped)
     await eventually(only_the_webhook_is_left)
@@ -187,6 +187,25 @@ async def test_delete_leaves_two_marks_and_nothing_else(
     assert await outbox_of(database, job_id) == [] and published(broker, WEBHOOKS_QUEUE) == []
 
 
+async def test_what_parts_made_is_removed_an_hour_after_the_end(
+    database: Database, repository: JobRepository, relay: Relay, store: DirectoryStore, clock: FakeClock
+) -> None:
+    """What a step made stays; nothing that is to be sent waits for it."""
+    job_id = await insert(database)
+    of_part = keys.part_file(job_id, 3, "mvs", "split", "views-000", "attempt", "map.npz")
+    of_step = keys.attempt_file(job_id, 3, "mvs", "attempt", "depth/parts/views/attempt/map.npz")
+    for key in (of_part, of_step):
+        await store.put(key, b"depths")
+    await repository.cancel_job(TENANT, job_id)
+    await relay.run_once()
+    assert await store.exists(of_part)
+    assert [row.kind for row in await outbox_of(database, job_id)] == ["tidy"]
+    clock.pass_by(hours=2)
+    await relay.run_once()
+    assert not await store.exists(of_part) and await store.exists(of_step)
+    assert await outbox_of(database, job_id) == []
+
+
 async def test_a_cancelled_job_that_waited_is_never_published(
     database: Database, repository: JobRepository, relay: Relay, broker: MemoryBroker
 ) -> None:
@@ -206,7 +225,7 @@ async def test_a_row_that_is_added_while_another_is_removed_is_not_taken_for_it(
     await repository.cancel_job(TENANT, job_id)
     async with database.write() as rows:
         await outbox.mark_sent(rows, claims)
-    assert {row.kind for row in await outbox_of(database, job_id)} == {"stop", "webhook"}
+    assert {row.kind for row in await outbox_of(database, job_id)} == {"stop", "webhook", "tidy"}
 
 
 async def test_a_row_that_fails_by_itself_holds_up_nobody(database: Database, relay: Relay, broker: MemoryBroker) -> None:

@@ -110,4 +110,4 @@ async def test_an_ended_job_is_left_alone(
     await repository.cancel_job(TENANT, lost)
     clock.pass_by(days=3)
     await sweeper.run_once()
-    assert [row.kind for row in await outbox_of(database, lost)] == ["stop", "webhook"]
+    assert [row.kind for row in await outbox_of(database, lost)] == ["stop", "webhook", "tidy"]
