@@ -31,7 +31,7 @@ NAME = "webhooks"
 CONSUMER = "consumer"
 MAX_LOST = 5  # deliveries that took their worker with them
 NEWER_PAUSE_S = 60.0
-AWAY_PAUSE_S = 300.0
+AWAY_PAUSE_S = 10.0
 _PING_S = 5.0
 
 

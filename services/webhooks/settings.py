@@ -12,7 +12,8 @@ class WebhookSettings(SharedSettings):
     webhook_timeout_s: float = Field(default=15.0, gt=0)  # one whole call; a receiver should queue and answer
     webhook_prefetch: int = Field(default=32, ge=1)  # deliveries held at a time
     webhook_calls_per_host: int = Field(default=4, ge=1)  # of those: one slow receiver must not hold up the others
-    webhook_store_patience_s: float = Field(default=300.0, gt=0)  # a store that is away longer: the delivery waits in retry.5m
+    # A store that is away longer: the delivery waits in retry.10s. Held, each loss of the service would count against it.
+    webhook_store_patience_s: float = Field(default=10.0, gt=0)
     dependency_check_s: float = Field(default=10.0, gt=0)  # how often readiness asks broker and store
 
     blocked_loop_warn_s: float = Field(default=5.0, gt=0)

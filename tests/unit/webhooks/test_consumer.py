@@ -316,9 +316,9 @@ async def test_a_store_that_stays_away_sends_the_message_to_wait(tmp_path: Path)
     store = StoreThatIsAway(tmp_path / "away")
     async with world(tmp_path, ScriptedPoster(), store=store, webhook_store_patience_s=0.01) as w:
         await w.publish(message())
-        await eventually(lambda: w.waiting() == {"5m": 1}, 5)
+        await eventually(lambda: w.waiting() == {"10s": 1}, 5)
 
-        (waiting,) = w.server.ready(retry_queue("5m"))
+        (waiting,) = w.server.ready(retry_queue("10s"))
         assert (json.loads(waiting.publication.body)["attempt"], waiting.headers[HEADER_WAITED]) == (1, 1)
         assert w.consumer.ready() == {"broker": True, "store": False, "consumer": True}
         assert w.http.posts == []
