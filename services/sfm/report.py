@@ -112,11 +112,11 @@ def _missing(search: Search) -> list[Warning]:
 
 
 def _separate(search: Search) -> list[Warning]:
-    largest, *others = (component.reconstruction.reg_image_ids() for component in search.components)
-    apart = [ids for ids in others if len(ids) >= 3 and set(ids) - set(largest)]  # a group may repeat what the largest has
-    groups = [[search.photos[image_id - 1].name for image_id in sorted(ids)] for ids in (largest, *apart)]
-    if len(groups) < 2:
+    placed = [component.reconstruction.reg_image_ids() for component in search.components]
+    apart = [ids for ids in placed[1:] if len(ids) >= 3 and set(ids) - set(placed[0])]  # a group may repeat what the largest has
+    if not apart:
         return []
+    groups = [[search.photos[image_id - 1].name for image_id in sorted(ids)] for ids in (placed[0], *apart)]
     named = "; ".join(f"{len(names)} photos: {listed(names, 6)}" for names in groups[:4])
     message = f"The photos fall into {len(groups)} groups that do not connect, of which only the largest can be used. {named}."
     hint = "Take photos that connect the groups, with 60 to 80 % overlap; if they show different things, send them as jobs of their own."
