@@ -87,7 +87,7 @@ class TcpProxy:
             task.add_done_callback(self._tasks.discard)
 
     async def _forward(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: `half_close` ended this direction, and more came
             while chunk := await source.read(_CHUNK_BYTES):
                 await self._flowing.wait()
                 if self.delay_s:
