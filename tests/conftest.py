@@ -36,16 +36,16 @@ def amqp_url(rabbitmq_server: BrokerServer) -> Iterator[str]:
     """A fresh virtual host with our policies on a real RabbitMQ."""
     vhost = unique("test")
     version = rabbitmq_server.management.call("GET", "overview")["rabbitmq_version"]
-    rabbitmq_server.management.make_vhost(vhost, vhost_definitions(vhost, "3.10" if version.startswith("3.") else "4"))
+    rabbitmq_server.management.make_vhost(vhost, vhost_definitions(vhost, version))
     yield rabbitmq_server.url(vhost)
     rabbitmq_server.management.drop_vhost(vhost)
 
 
-def vhost_definitions(vhost: str, version: str) -> dict[str, object]:
-    """Our definitions in the form that the management API takes for one virtual host."""
-    from shared.broker.topology import definitions
+def vhost_definitions(vhost: str, release: str) -> dict[str, object]:
+    """Our definitions in the form that the management API of this RabbitMQ takes for one virtual host."""
+    from shared.broker.topology import definitions, generation
 
-    everything = definitions(vhost, version)
+    everything = definitions(vhost, generation(release))
     inside = ("policies", "queues", "exchanges", "bindings")
     return {part: [{k: v for k, v in item.items() if k != "vhost"} for item in everything[part]] for part in inside}
 

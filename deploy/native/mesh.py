@@ -13,7 +13,7 @@ from pathlib import Path
 from deploy.native.process import Process, ServerFailedError, free_port, is_ready
 from deploy.native.servers import HOST, Minio, Postgres, RabbitMq, Server
 from deploy.secrets import load_or_make
-from shared.broker.topology import definitions
+from shared.broker.topology import definitions, generation
 from shared.contracts.routing import STAGES
 
 VHOST = "meshwork"
@@ -60,7 +60,8 @@ class Mesh:
         }
         self.secrets = load_or_make(folder / "secrets.env", passwords)
         amqp, database, s3 = (self.secrets[name] for name in passwords)
-        self.rabbitmq = RabbitMq(folder / "rabbitmq", "meshwork", amqp, ports.amqp, ports.management, definitions(VHOST, "3.10"))
+        topology = definitions(VHOST, generation(RabbitMq.release()))
+        self.rabbitmq = RabbitMq(folder / "rabbitmq", "meshwork", amqp, ports.amqp, ports.management, topology)
         self.postgres = Postgres(folder / "postgres", "meshwork", database, ports.postgres)
         self.minio = Minio(folder / "minio", "meshwork", s3, ports.s3, ports.console)
         self.replicas: list[Replica] = []

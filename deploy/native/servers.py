@@ -23,6 +23,7 @@ from deploy.native.management import Management
 from deploy.native.process import Process, ServerFailedError, answers, free_port
 
 RABBITMQ_PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+_HOW_RABBITMQ = "Debian: apt-get install rabbitmq-server"
 POSTGRES_ROOT = Path("/usr/lib/postgresql")
 HOST = "127.0.0.1"
 
@@ -59,8 +60,15 @@ class RabbitMq:
         self.folder, self.user, self.password = folder, user, password
         self.port, self.management_port = port or free_port(), management_port or free_port()
         self._definitions = dict(definitions or {"vhosts": [{"name": "/"}]})
-        program = _require(RABBITMQ_PROGRAM, "RabbitMQ", "Debian: apt-get install rabbitmq-server")
+        program = _require(RABBITMQ_PROGRAM, "RabbitMQ", _HOW_RABBITMQ)
         self._process = Process([program], folder / "rabbitmq.log", self._environment())
+
+    @staticmethod
+    def release() -> str:
+        """What is installed, e.g. `3.10.8`. Raises ServerFailedError where nothing is."""
+        folder = next(RABBITMQ_PROGRAM.parent.parent.glob("lib/rabbitmq_server-*"), None)
+        _require(folder, "RabbitMQ", _HOW_RABBITMQ)
+        return str(folder).rpartition("-")[2]
 
     def url(self, vhost: str) -> str:
         """Where clients connect."""

@@ -140,6 +140,11 @@ def _dead_queues() -> list[Queue]:
 TOPOLOGY = build_topology()
 
 
+def generation(release: str) -> str:
+    """Which of `VERSIONS` a server of this release, e.g. `3.10.8`, belongs to."""
+    return V3_10 if release.startswith("3.") else V4
+
+
 def definitions(vhost: str, version: str = V4, topology: Topology = TOPOLOGY) -> dict[str, Any]:
     """What `load_definitions`, `rabbitmqctl import_definitions` and the management API take: all but users and permissions.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from shared.broker.topology import STAGE_CONSUMER_TIMEOUT, TOPOLOGY, V3_10, V4, VERSIONS, definitions, matches, policy_keys
+from shared.broker.topology import STAGE_CONSUMER_TIMEOUT, TOPOLOGY, V3_10, V4, VERSIONS, definitions, generation, matches, policy_keys
 from shared.contracts.routing import (
     DEAD_EXCHANGE,
     DEAD_TRACKER_QUEUE,
@@ -86,6 +86,12 @@ def test_dead_lettering_loses_nothing(version: str) -> None:
         keys = policy_keys(policy, version)
         assert keys["overflow"] == "reject-publish" and not any(key.startswith("max-") for key in keys)
         assert ("dead-letter-exchange" in keys) == (keys.get("dead-letter-strategy") == "at-least-once")
+
+
+@pytest.mark.parametrize(("release", "version"), [("3.10.8", V3_10), ("3.13.19", V3_10), ("4.0.24", V4), ("4.3.6", V4), ("10.0.1", V4)])
+def test_a_release_gets_the_definitions_of_its_generation(release: str, version: str) -> None:
+    """By its first number."""
+    assert generation(release) == version
 
 
 def test_3_10_gets_only_keys_that_it_knows() -> None:

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from deploy.native.servers import Postgres
+from deploy.native.servers import Postgres, RabbitMq
+from tests.support.servers import BrokerServer
 
 
 @pytest.fixture
@@ -35,3 +36,9 @@ async def test_postgres_ends_at_once_although_clients_stay(postgres: Postgres) -
         await connection.invalidate()
     await engine.dispose()
     assert "database system is shut down" in (postgres.folder / "postgres.log").read_text()
+
+
+def test_the_release_of_rabbitmq_is_known_before_it_runs(rabbitmq_server: BrokerServer) -> None:
+    """It decides which definitions the node is started with."""
+    if isinstance(rabbitmq_server, RabbitMq):  # else a container or a server elsewhere
+        assert rabbitmq_server.management.call("GET", "overview")["rabbitmq_version"] == RabbitMq.release()

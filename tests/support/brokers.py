@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from shared.broker.memory import MemoryBroker
 from shared.broker.memory_server import MemoryServer
 from shared.broker.rabbitmq import RabbitBroker
-from shared.broker.topology import Topology, build_topology, definitions
+from shared.broker.topology import Topology, build_topology, definitions, generation
 from shared.ports import Broker, Delivery, Publication
 from tests.support.proxy import TcpProxy
 from tests.support.servers import BrokerServer, unique
@@ -91,7 +91,7 @@ async def rabbit_world(server: BrokerServer, topology: Topology = QUICK) -> Asyn
 def make_vhost(server: BrokerServer, vhost: str, topology: Topology) -> None:
     """A virtual host with this topology, policies included."""
     version = server.management.call("GET", "overview")["rabbitmq_version"]
-    everything = definitions(vhost, "3.10" if version.startswith("3.") else "4", topology)
+    everything = definitions(vhost, generation(version), topology)
     parts = ("policies", "queues", "exchanges", "bindings")
     server.management.make_vhost(
         vhost, {part: [{k: v for k, v in item.items() if k != "vhost"} for item in everything[part]] for part in parts}
