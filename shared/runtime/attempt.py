@@ -91,6 +91,7 @@ class Attempt:
         limits = (step.hard_limit_s, step.memory_limit_bytes)
         task = ComputeTask(workspace, step.params, *limits, message.reduction, message.attempt, ask, round, part)
         loop, on_progress = asyncio.get_running_loop(), _ignore if ask == "split" else self._progress
+        self._store.patience.extend(step.hard_limit_s)  # what is computed would be lost if the message were put aside
         started, outcome = loop.time(), "cancelled"
         try:
             computed = await self._tools.compute.run(task, on_progress)

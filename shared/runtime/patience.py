@@ -23,7 +23,11 @@ OnState = Callable[[str, bool], None]  # dependency, whether it answers
 
 
 class WaitedTooLong(Exception):
-    """A dependency was away for longer than the message may be held."""
+    """A dependency was away for longer than the message may be held: for `limit_s`."""
+
+    def __init__(self, dependency: str, limit_s: float) -> None:
+        self.limit_s = limit_s
+        super().__init__(f"the {dependency} was away for {limit_s:.0f} s")
 
 
 class Patience:
@@ -33,6 +37,10 @@ class Patience:
         self._limit_s = limit_s
         self._on_state = on_state
         self._rng = rng
+
+    def extend(self, limit_s: float) -> None:
+        """From now on it lasts as long as this."""
+        self._limit_s = max(self._limit_s, limit_s)
 
     def endless(self) -> "Patience":
         """The same without a limit: for settling, where there is nothing else to do."""
@@ -47,11 +55,12 @@ class Patience:
             try:
                 value = await operation()
             except (DependencyUnavailable, Unroutable) as error:
-                away_since = loop.time() if away_since is None else away_since
+                if away_since is None:
+                    away_since = loop.time()
+                    logger.warning("waiting for the {}: {}", dependency, error)
                 self._on_state(dependency, False)
                 if loop.time() - away_since >= self._limit_s:
-                    raise WaitedTooLong(f"{dependency} was away for {self._limit_s:.0f} s") from error
-                logger.warning("waiting for the {}: {}", dependency, error)
+                    raise WaitedTooLong(dependency, self._limit_s) from error
             else:
                 if away_since is not None:
                     self._on_state(dependency, True)

@@ -15,6 +15,7 @@ class WorkerSettings(SharedSettings):
     child_start_s: float = Field(default=180.0, gt=0)  # imports and the first compilation of kernels on a slow disk
     memory_check_s: float = Field(default=0.5, gt=0)
     stop_poll_s: float = Field(default=2.0, gt=0)  # a cancelled job's child ends within 5 s
+    input_patience_s: float = Field(default=10.0, gt=0)  # store or disk away for longer before it computes: the message waits in retry.10s
     transfers: int = Field(default=8, ge=1)  # files up or down at once
     dependency_check_s: float = Field(default=10.0, gt=0)  # how often readiness asks broker and store
     blocked_loop_warn_s: float = Field(default=5.0, gt=0)

@@ -7,6 +7,9 @@ inputs through the previous step's manifest · a parent's outputs of the same di
 attempt's manifest, step's manifest
 FORWARD: publish next → tell stage.completed → ack          always publish before ack
 a partitioned stage may divide the step instead of making it: publish what brings it on → ack
+
+Store or disk away: until it computes, the message is held for seconds and then put aside (`retry.10s`), since each loss of a worker that
+holds it would count against the step; from then on it is held for as long as the step may take, or the work would be lost.
 """
 
 import asyncio
@@ -37,7 +40,8 @@ from shared.storage import keys
 MAX_TRIES = 3  # counted attempts of a step
 MAX_LOST_WORKERS = 5
 RETRY_DELAYS_S = (10.0, 60.0)  # before attempts 2 and 3
-ASIDE_S = 300.0  # for a message that was held too long
+SHORT_ASIDE_S = 10.0  # for a message that was put aside before anything was computed
+ASIDE_S = 300.0  # for one that was held for as long as its step may take
 
 
 class Turn:
@@ -46,13 +50,15 @@ class Turn:
     def __init__(
         self, tools: Tools, delivery: Delivery, message: StageMessage, settling: Settling, attempt: type[Attempt] = StepAttempt
     ) -> None:
-        patience = Patience(message.step.hard_limit_s, tools.on_state, tools.rng)
+        limit_s = message.step.hard_limit_s
+        short = Patience(min(tools.settings.input_patience_s, limit_s), tools.on_state, tools.rng)  # until it computes: attempt.py
         self._tools = tools
         self._delivery = delivery
         self._message = message
         self._settling = settling
-        self._store = PatientStore(tools.store, patience)
-        self._tell = Teller(tools.broker, PatientPublisher(tools.broker, patience), delivery, message, tools.now())
+        self._store = PatientStore(tools.store, short)
+        publisher = PatientPublisher(tools.broker, Patience(limit_s, tools.on_state, tools.rng))  # putting aside needs the broker too
+        self._tell = Teller(tools.broker, publisher, delivery, message, tools.now())
         self._attempt = attempt(tools, self._store, message, self._tell.progress)
 
     async def run(self) -> str:
@@ -206,9 +212,11 @@ class Turn:
         return "retried"
 
     async def _put_aside(self, error: WaitedTooLong) -> str:
+        """Again and again for as long as the outage lasts: what waits in a retry queue costs nothing, and no loss of a worker counts."""
         logger.warning("put aside, uncounted: {}", error)
         waited = {HEADER_WAITED: count_header(self._delivery, HEADER_WAITED) + 1}
-        await self._settling.retry(ASIDE_S, self._delivery.body, self._message.message_id, waited)
+        pause_s = ASIDE_S if error.limit_s >= self._message.step.hard_limit_s else SHORT_ASIDE_S
+        await self._settling.retry(pause_s, self._delivery.body, self._message.message_id, waited)
         return "put_aside"
 
     async def _give_up(self, code: str, reason: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.runtime.workfolder import WorkFolder
 from tests.support.mesh import Mesh
 
 
@@ -15,3 +16,11 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
     await mesh.store.prepare()
     yield mesh
     await mesh.stop()
+
+
+@pytest.fixture
+def free_bytes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """What is free on the disk of the workspaces, for the test to say."""
+    free = {"bytes": 1 << 40}
+    monkeypatch.setattr(WorkFolder, "_free_bytes", lambda folder: free["bytes"])
+    return free

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.contracts.routing import HEADER_CODE, HEADER_REASON, HEADER_WAITED
+from shared.contracts.routing import HEADER_CODE, HEADER_REASON
 from shared.errors import ChildDied
 from shared.runtime.compute import ComputeTask, OnProgress
 from shared.runtime.workfolder import WorkFolder
@@ -175,27 +175,6 @@ async def test_a_store_that_is_away_is_waited_for(mesh: Mesh) -> None:
 
     assert len(gate.compute.tasks) == 1
     await eventually(lambda: all(worker.ready().values()))
-
-
-async def test_a_message_held_too_long_is_put_aside_uncounted(mesh: Mesh) -> None:
-    """Past the step's own limit it goes to retry.5m as it is."""
-    await mesh.worker("ingest")
-    message = a_message(a_slip(hard_limit_s=0.5))
-    mesh.store.away = True
-
-    await mesh.submit(message, with_request=False)
-    aside = await mesh.arrival("retry.5m")
-
-    assert (aside.headers[HEADER_WAITED], aside.publication.body) == (1, message.to_bytes())
-    mesh.store.away = False
-
-
-@pytest.fixture
-def free_bytes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """What is free on the disk of the workspaces, for the test to say."""
-    free = {"bytes": 1 << 40}
-    monkeypatch.setattr(WorkFolder, "_free_bytes", lambda folder: free["bytes"])
-    return free
 
 
 async def test_a_full_disk_is_waited_for(mesh: Mesh, free_bytes: dict[str, int]) -> None:
