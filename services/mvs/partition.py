@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from glob import escape
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +33,7 @@ from services.mvs.handover import (
 from services.mvs.params import MvsParams
 from services.mvs.rounds import build_scene
 from services.mvs.stage import LEAST_VIEWS
+from shared.batches import batches_of
 from shared.runtime.stage import Part
 from shared.runtime.workspace import Workspace
 
@@ -79,10 +79,7 @@ _DEPTH_BEYOND = Reads(("coarse", "beyond"), "sources", Maps("beyond", COARSEST, 
 
 def batches(scene: Scene) -> dict[str, tuple[int, ...]]:
     """The views of each part, by its name: neighbours in the order of their names, as near to equal in number as can be."""
-    usable = scene.usable()
-    count = -(-len(usable) // VIEWS_PER_PART)
-    ends = [len(usable) * k // count for k in range(count + 1)] if count else []
-    return {f"views-{k:03d}": tuple(usable[low:high]) for k, (low, high) in enumerate(pairwise(ends))}
+    return {f"views-{k:03d}": tuple(own) for k, own in enumerate(batches_of(scene.usable(), VIEWS_PER_PART))}
 
 
 def with_related(scene: Scene, own: Sequence[int], whose: Whose) -> tuple[int, ...]:

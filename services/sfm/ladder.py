@@ -18,6 +18,11 @@ from shared.contracts.manifest import Warning
 from shared.thread_count import thread_count
 
 Progress = Callable[[float, str], None]
+Stretch = Callable[[float, float, str], Callable[[float], None]]  # of an attempt, from one fraction to another, with its sentence
+
+FIRST_SPAN, SECOND_SPAN = (0.0, 0.55), (0.55, 1.0)  # of the ladder's progress
+EXTRACTED, MATCHED = 0.4, 0.8  # of an attempt's progress when features are found, and when they are matched
+EXTRACTING_WORDS, MATCHING_WORDS = "finding features", "matching photos"
 
 STILL_PX = 1.0  # a tripod's background moves by 0.05 px, a hand that stays in one place by several
 
@@ -86,12 +91,16 @@ class Search:
             self.components, self.pixel_scale, self.feature_counts = components, scale, counts
 
 
-def climb(search: Search, reduction: int) -> None:
-    """Tries incremental, global and relaxed mapping at the first resolution, then again at the second."""
+Matching = Callable[[Search, Resolution, Path, Stretch], list[Features]]  # fills a new database; the photos' features
+
+
+def climb(search: Search, reduction: int, first_matching: Matching) -> None:
+    """Tries incremental, global and relaxed mapping at the first resolution, then again at the second. `first_matching`: how the first
+    resolution's matches are come by; those of the second are always made here."""
     first, second = resolutions(search.params, reduction, any(photo.mask for photo in search.photos))
-    seen = attempt(search, first, "first", (0.0, 0.55))
+    seen = attempt(search, first, "first", FIRST_SPAN, first_matching)
     if not search.good_enough() and worth_a_second(search.photos, first, second, seen):
-        attempt(search, second, "second", (0.55, 1.0))
+        attempt(search, second, "second", SECOND_SPAN, match_all)
 
 
 def resolutions(params: SfmParams, reduction: int, masked: bool) -> tuple[Resolution, Resolution]:
@@ -112,28 +121,39 @@ def worth_a_second(photos: list[Photo], first: Resolution, second: Resolution, s
     return seen.linked_pairs > 0 and (sharper or seen.capped)
 
 
-def attempt(search: Search, resolution: Resolution, name: str, span: tuple[float, float]) -> Seen:
+def pixel_scale(photos: list[Photo], resolution: Resolution) -> float:
+    """Pixels of the working images per pixel of those that features are found in; of the photo that is reduced most."""
+    return max(1.0 / feature_scale(photo, resolution.image_size) for photo in photos)
+
+
+def attempt(search: Search, resolution: Resolution, name: str, span: tuple[float, float], matching: Matching) -> Seen:
     """One try with new features."""
     start, end = span
 
     def part(low: float, high: float, message: str) -> Callable[[float], None]:
         return lambda fraction: search.progress(start + (end - start) * (low + (high - low) * fraction), message)
 
-    features = extract_all(search.photos, resolution, part(0.0, 0.4, "finding features"))
+    database, scale = search.scratch / f"{name}.db", pixel_scale(search.photos, resolution)
+    features = matching(search, resolution, database, part)
     counts = [len(f.keypoints) for f in features]
-    scale = max(1.0 / feature_scale(photo, resolution.image_size) for photo in search.photos)
-    database = search.scratch / f"{name}.db"
-    write_database(database, search.photos, search.groups, features)
-    pairs = select_pairs(features, search.params, resolution.thorough)
-    match_pairs(database, search.photos, pairs, scale, search.params.random_seed, part(0.4, 0.8, "matching photos"))
     search.links, search.seen_counts = linked_pairs(database), counts
     search.flat = flat_share(database) >= FLAT_SHARE
     still = search.stood_still and median_movement_px(database) < STILL_PX
     seen = Seen(len(search.links), any(f.capped for f in features), still)
     if seen.linked_pairs and not seen.still:
-        task = mapping_task(search, database, scale, name, part(0.8, 1.0, "placing cameras"))
+        task = mapping_task(search, database, scale, name, part(MATCHED, 1.0, "placing cameras"))
         _map(search, task, name, scale, counts)
     return seen
+
+
+def match_all(search: Search, resolution: Resolution, database: Path, stretch: Stretch) -> list[Features]:
+    """Finds features and matches them."""
+    features = extract_all(search.photos, resolution, stretch(0.0, EXTRACTED, EXTRACTING_WORDS))
+    write_database(database, search.photos, search.groups, features)
+    pairs = select_pairs(features, search.params, resolution.thorough)
+    scale, told = pixel_scale(search.photos, resolution), stretch(EXTRACTED, MATCHED, MATCHING_WORDS)
+    match_pairs(database, search.photos, pairs, scale, search.params.random_seed, told)
+    return features
 
 
 def _map(search: Search, task: MappingTask, name: str, scale: float, counts: list[int]) -> None:

@@ -21,9 +21,13 @@ def select_pairs(features: list[Features], params: SfmParams, thorough: bool = F
     count = len(features)
     if params.matching == "exhaustive":
         return list(combinations(range(count), 2))
-    few = params.matching == "auto" and count <= params.exhaustive_up_to
-    candidates = list(combinations(range(count), 2)) if few else _nearby(features, params)
+    candidates = _nearby(features, params) if seeks_look_alikes(count, params) else list(combinations(range(count), 2))
     return candidates if thorough else promising(candidates, quick_look(features, candidates), count)
+
+
+def seeks_look_alikes(count: int, params: SfmParams) -> bool:
+    """Whether candidates among `count` photos depend on all of their features; if not, a quick look's share of them is enough."""
+    return params.matching == "sequential" or (params.matching == "auto" and count > params.exhaustive_up_to)
 
 
 def _nearby(features: list[Features], params: SfmParams) -> Pairs:

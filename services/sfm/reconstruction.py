@@ -5,7 +5,7 @@ import shutil
 from services.sfm.cameras_file import write_cameras
 from services.sfm.colmap import pycolmap
 from services.sfm.intrinsics import camera_groups
-from services.sfm.ladder import Search, climb
+from services.sfm.ladder import Matching, Search, climb, match_all
 from services.sfm.missing_photos import causes, measured_faults
 from services.sfm.params import SfmParams
 from services.sfm.photos import Photo, StillCamera, read_photos, still_camera
@@ -29,8 +29,8 @@ SAME_VIEW_HINT = "Walk around the object: take each photo from another place, in
 LADDER_SHARE, REFINED_SHARE = 0.85, 0.95  # of the stage's progress when the ladder, and when the refinement, is done
 
 
-def reconstruct(workspace: Workspace, params: SfmParams) -> StageReport:
-    """Reads working images and masks, writes cameras.json, images/, masks/, sparse/ and points.ply."""
+def reconstruct(workspace: Workspace, params: SfmParams, first_matching: Matching = match_all) -> StageReport:
+    """Reads working images and masks, writes cameras.json, images/, masks/, sparse/ and points.ply. `first_matching`: as `climb` says."""
     photos = read_photos(workspace.inputs("ingest"), workspace.inputs("segmentation"))
     pycolmap.set_random_seed(params.random_seed)
     scratch = workspace.scratch / "sfm"
@@ -41,7 +41,7 @@ def reconstruct(workspace: Workspace, params: SfmParams) -> StageReport:
     search.measured = measured_faults(workspace.earlier_steps())
     tripod = still_camera(workspace.inputs("segmentation"))
     search.stood_still = tripod is not None and not any(photo.mask for photo in photos)
-    climb(search, workspace.reduction)
+    climb(search, workspace.reduction, first_matching)
     refuse_too_few(search, tripod)
     workspace.progress(LADDER_SHARE, "refining cameras")
     refine(search, params, workspace.reduction)

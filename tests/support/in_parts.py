@@ -34,6 +34,7 @@ class InParts:
     inputs: Path
     root: Path
     params: Any
+    reduction: int = 0
     work: list[Work] = field(default_factory=list)
     parts: dict[str, tuple[Part, ...]] = field(default_factory=dict)
 
@@ -61,7 +62,7 @@ class InParts:
 
     def _measured(self, round: str, name: str, needs: Needs, compute: Callable[[Workspace], Any]) -> Any:
         root = self.root / round / name
-        workspace = Workspace(root)
+        workspace = Workspace(root, reduction=self.reduction)
         read = sum(self._linked(source, root / file) for source, file in self._files(needs))
         begun = time.process_time()
         made = compute(workspace)
