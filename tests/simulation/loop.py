@@ -10,11 +10,12 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from tests.simulation.network import PROCESS
+from tests.simulation.network import PROCESS, WORLD
 
 Value = TypeVar("Value")
 
 
+_WAKES_A_SLEEPER = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 _LEFT: list[list[asyncio.Task[Any]]] = []
 
 
@@ -59,6 +60,10 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         """The process does nothing for a while, and does not know."""
         self._stalled[process] = self._now + seconds
 
+    def stalled_until(self, process: str) -> float:
+        """When it goes on, or went on; 0 where it was never stalled."""
+        return self._stalled.get(process, 0.0)
+
     def leave(self) -> None:
         """Keeps what was left until this process ends: collecting killed coroutines would run their `finally`."""
         for task in self._tasks:
@@ -80,33 +85,38 @@ class SimulationLoop(asyncio.AbstractEventLoop):
 
     def _step(self) -> None:
         self._wake_timers()
+        while not self._ready:  # whom the last timer woke had been cancelled
+            self._wake_timers()
         chosen = self._choose(len(self._ready))
         self.trace = hash((self.trace, chosen, len(self._ready), self._now))
         handle = self._ready.pop(chosen)
-        if handle.cancelled() or self._is_dead(handle) or self._is_postponed(handle):
+        process: str = handle._context.get(PROCESS, WORLD)  # type: ignore[attr-defined]
+        if handle._cancelled or process in self._dead or self._is_postponed(process, handle):  # type: ignore[attr-defined]
             return
         self.steps += 1
         if self.steps > self._max_steps:
             raise TooManySteps(f"{self.steps} steps, {self._now:.0f} s")
         self._at_step(self.steps)
-        if not self._is_dead(handle):
+        if process not in self._dead:
             handle._run()
 
     def _wake_timers(self) -> None:
-        if not self._ready:
-            while self._timers and self._timers[0][2].cancelled():
-                heapq.heappop(self._timers)
-            if not self._timers:
+        timers, ready = self._timers, self._ready
+        if not ready:
+            while timers and timers[0][2]._cancelled:  # type: ignore[attr-defined]
+                heapq.heappop(timers)
+            if not timers:
                 raise Stuck(f"nothing to do at {self._now:.0f} s")
-            self._now = max(self._now, self._timers[0][0])
-        while self._timers and self._timers[0][0] <= self._now:
-            self._ready.append(heapq.heappop(self._timers)[2])
+            self._now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= self._now:
+            handle = heapq.heappop(timers)[2]
+            if handle._callback is _WAKES_A_SLEEPER:  # type: ignore[attr-defined]
+                handle._run()  # no step of its own: the sleeper's is to come
+            else:
+                ready.append(handle)
 
-    def _is_dead(self, handle: asyncio.Handle) -> bool:
-        return bool(self._dead) and _process_of(handle) in self._dead
-
-    def _is_postponed(self, handle: asyncio.Handle) -> bool:
-        until = self._stalled.get(_process_of(handle), 0.0) if self._stalled else 0.0
+    def _is_postponed(self, process: str, handle: asyncio.Handle) -> bool:
+        until = self._stalled.get(process, 0.0) if self._stalled else 0.0
         if until <= self._now:
             return False
         self._timer_count += 1
@@ -115,7 +125,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> asyncio.Handle:
         """As asyncio's, save that the order is not kept."""
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
@@ -131,13 +141,10 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """As asyncio's, by the virtual clock."""
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer = _Timer(when, callback, args, self, context)
         self._timer_count += 1
         heapq.heappush(self._timers, (when, self._timer_count, timer))
         return timer
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """asyncio tells us; cancelled timers are skipped when their time comes."""
 
     def create_future(self) -> asyncio.Future[Any]:
         """As asyncio's."""
@@ -183,8 +190,37 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         return False
 
 
-def _process_of(handle: asyncio.Handle) -> str:
-    return str(handle._context.get(PROCESS, "world"))  # type: ignore[attr-defined]
+class _Handle(asyncio.Handle):
+    """asyncio's asks the loop, each time, whether it is debugged."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, callback: Callable[..., Any], args: tuple[Any, ...], loop: SimulationLoop, context: contextvars.Context | None
+    ) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
+class _Timer(_Handle, asyncio.TimerHandle):
+    """One that has its time."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, when: float, callback: Callable[..., Any], args: tuple[Any, ...], loop: SimulationLoop, context: contextvars.Context | None
+    ) -> None:
+        _Handle.__init__(self, callback, args, loop, context)
+        self._when = when
+        self._scheduled = False
+
+    def cancel(self) -> None:
+        asyncio.Handle.cancel(self)
 
 
 def seeded_choice(rng: random.Random, patience: int) -> Callable[[int], int]:

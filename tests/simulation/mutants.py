@@ -203,6 +203,17 @@ def _random_webhook_id() -> Patch:
     return mock.patch.object(webhook_bodies, "deterministic_id", lambda *parts: str(uuid.uuid4()))
 
 
+def _held_while_away() -> Patch:
+    """What has not begun to compute is held for as long as its step may take."""
+    real = turn.Turn.__init__
+
+    def init(self: turn.Turn, *given: Any) -> None:
+        real(self, *given)
+        self._store.patience.extend(self._message.step.hard_limit_s)
+
+    return mock.patch.object(turn.Turn, "__init__", init)
+
+
 def _dead_letters_untold() -> Patch:
     """The tracker's queue is not bound to `dead`."""
     real = memory_server._is_bound
@@ -231,6 +242,7 @@ MUTANTS: dict[str, Callable[[], Patch]] = {
     "ack-before-forward": _ack_before_forward,
     "publish-before-request": _publish_before_request,
     "one-purge": _one_purge,
+    "held-while-away": _held_while_away,
     "shared-prefix": _shared_prefix,
     "repair-own-step-only": _repair_own_step_only,
     "tracker-acks-first": _tracker_acks_first,

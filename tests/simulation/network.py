@@ -32,13 +32,13 @@ class Hooks:
 
 @dataclass
 class Network:
-    """Every call to broker, store and database passes here. `away`: dependencies that nobody reaches now."""
+    """Every call to broker, store and database passes here. `away`: dependencies that nobody reaches now, and since when."""
 
     given: Plan
     rng: random.Random
     own_time: contextvars.Context  # what arrives late outlives whoever sent it
     hooks: Hooks
-    away: set[str] = field(default_factory=set)
+    away: dict[str, float] = field(default_factory=dict)
     calls: int = 0
     delivered: Counter[str] = field(default_factory=Counter)  # messages, by queue
     met: list[tuple[Mishap, str]] = field(default_factory=list)  # and what it happened to

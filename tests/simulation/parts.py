@@ -17,8 +17,9 @@ from services.webhooks.settings import WebhookSettings
 from shared.runtime.settings import WorkerSettings
 from shared.runtime.worker import StageWorker
 from tests.simulation.broker import SimulatedBroker
+from tests.simulation.folders import SimulatedFolder
 from tests.simulation.rows import SimulatedDatabase
-from tests.simulation.stand_ins import SimulatedCompute, SimulatedFolder, workspace_root
+from tests.simulation.stand_ins import SimulatedCompute
 from tests.simulation.store import SimulatedStore
 from tests.support.gateway_rows import LINKS, SEAL_KEY, relay_settings
 
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 
 GATEWAY = "gateway"
 WEBHOOK_SCHEDULE_S = (10.0, 60.0, 300.0)
-_SELDOM_S = 900.0  # what only looks whether something is to be done costs a run time, and proves nothing
+_SELDOM_S = 1800.0  # what only looks whether something is to be done costs a run time, and proves nothing
+_STOP_POLL_S = 5.0  # often enough to meet most computations, which take up to 45 s
 _LEAVES_WITHIN_S = 60.0
-_RELAY = relay_settings(webhook_schedule_s=WEBHOOK_SCHEDULE_S, poll_s=300.0)
+_RELAY = relay_settings(webhook_schedule_s=WEBHOOK_SCHEDULE_S, poll_s=_SELDOM_S)
 
 
 class Part(Protocol):
@@ -94,13 +96,12 @@ def parts_of(process: Process, world: "World") -> list[Part]:
         return _gateway_parts(process, process.rows, store, world.plan.linger)
     if process.kind == "webhooks":
         return [WebhookConsumer(process.broker, store, world.receiver, _webhook_settings(), world.now, world.new_id, world.rng)]
-    process.compute = SimulatedCompute(process.kind, world.rng, world.trouble, world.plan.crowd)
-    folder = SimulatedFolder(workspace_root(world.folder), process.name)
+    process.compute = compute = SimulatedCompute(process.kind, world.rng, world.trouble, world.plan.crowd)
+    process.broker.computations = lambda: compute.begun
+    folder = SimulatedFolder(process.name)
     stage = f"simulated:{process.kind}"
     return [
-        StageWorker(
-            stage, process.kind, process.broker, store, _worker_settings(), process.compute, folder, world.new_id, world.now, world.rng
-        )
+        StageWorker(stage, process.kind, process.broker, store, _worker_settings(), compute, folder, world.new_id, world.now, world.rng)
     ]
 
 
@@ -119,4 +120,4 @@ def _webhook_settings() -> WebhookSettings:
 
 @cache
 def _worker_settings() -> WorkerSettings:
-    return WorkerSettings(grace_s=10.0, dependency_check_s=_SELDOM_S)
+    return WorkerSettings(grace_s=10.0, dependency_check_s=_SELDOM_S, stop_poll_s=_STOP_POLL_S)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 KINDS = ("kill", "restart", "cut", "cancel_consumer", "stall", "away", "corrupt", "cancel", "delete")
 _WEIGHTS = (8, 3, 4, 2, 3, 2, 3, 5, 5)
+HUNT = "hunt"  # the store is away, and again and again somebody is killed who holds a message about a step
 CALM_AFTER_S = 400.0
 
 # What can become of a call to broker, store or database.
@@ -19,6 +20,7 @@ DAMAGED = "damaged"  # a bit flips in what is stored
 MISREAD = "misread"  # a bit flips in what is read; what is stored is good
 FATES = (REFUSED, LOST, LATE, TWICE, CRASH_BEFORE, CRASH_AFTER, CUT, STALL, DAMAGED, MISREAD)
 
+_HUNTED = 0.05  # of all runs
 _CROWDED = 0.04  # of all runs: they take long; in half of those nothing goes wrong
 _RATES = (0.003, 0.01, 0.03)
 _HARSH = {TWICE: 4.0, DAMAGED: 8.0, MISREAD: 8.0}  # few calls publish, store a step's output or read one
@@ -79,7 +81,7 @@ class Plan:
         return Plan(
             seed,
             rng.choice((1, 1, 1, 2, 3)),
-            tuple(sorted((_fault(rng, rng.choices(kinds, weights)[0]) for _ in range(count)), key=lambda fault: fault.step)),
+            _in_order([*(_fault(rng, rng.choices(kinds, weights)[0]) for _ in range(count)), *_hunt(seed)]),
             tuple((fate, rng.choice(_RATES) * _HARSH.get(fate, 1.0)) for fate in _some(rng, FATES)),
             slow=rng.choice((0.0, 0.02, 0.1)),
             trouble=rng.choice((0.0, 0.0, 0.0, 0.1, 0.4)),
@@ -103,6 +105,18 @@ def _some(rng: random.Random, kinds: tuple[str, ...]) -> tuple[str, ...]:
     """None, a few, or all of them."""
     share = rng.choice((0.0, 0.2, 0.4, 1.0))
     return tuple(kind for kind in kinds if rng.random() < share)
+
+
+def _in_order(faults: list[Fault]) -> tuple[Fault, ...]:
+    return tuple(sorted(faults, key=lambda fault: fault.step))
+
+
+def _hunt(seed: int) -> list[Fault]:
+    """In few runs one."""
+    rng = random.Random(f"hunt {seed}")
+    if rng.random() >= _HUNTED:
+        return []
+    return [Fault(int(10 ** rng.uniform(1.5, 3.0)), HUNT, rng.randrange(1000), rng.choice((120.0, 240.0)))]
 
 
 def _fault(rng: random.Random, kind: str) -> Fault:

@@ -1,19 +1,21 @@
-"""SQLite without threads: a connection's statements are steps of the simulation, and a killed process's connections are cut."""
+"""SQLite without threads: a process's statements are steps of the simulation, and a killed process's connections are cut."""
 
 import asyncio
 import contextvars
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, cast
+from unittest import mock
 
-from sqlalchemy import create_engine as create_sync_engine
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
+from gateway.database import engine as gateway_engine
 from gateway.database.engine import Database
 from gateway.database.models import Base
 from shared.errors import DependencyUnavailable
@@ -24,99 +26,64 @@ _FIRST_LOCK_PAUSE_S, _LONGEST_LOCK_PAUSE_S = 0.005, 1.0
 _BUSY_S = 30.0
 
 
-class _Cursor:
-    """What SQLAlchemy's adapter of aiosqlite needs of a cursor; it fetches everything at once."""
+class InlineSession:
+    """As much of `AsyncSession` as the gateway uses, without its greenlets: they cost more than everything else in a run.
 
-    def __init__(self, connection: "InlineConnection") -> None:
-        self._connection = connection
-        self._cursor = connection.raw.cursor()
+    Each call is one step; where a transaction begins, and where it is committed, it crosses the network.
+    """
 
-    async def execute(self, statement: str, parameters: Any = ()) -> "_Cursor":
-        await self._connection.run(lambda: self._cursor.execute(statement, parameters), statement)
-        return self
+    def __init__(self, engine: Engine, expire_on_commit: bool) -> None:
+        self._rows = _ROWS.get()
+        self._writes = bool(engine.get_execution_options().get("meshwork_write", False))
+        self._connection = self._rows.connect()
+        self._session = Session(self._connection, expire_on_commit=expire_on_commit)
 
-    async def executemany(self, statement: str, parameters: Iterable[Any]) -> "_Cursor":
-        await self._connection.run(lambda: self._cursor.executemany(statement, parameters), statement)
-        return self
-
-    async def fetchall(self) -> list[Any]:
-        return self._cursor.fetchall()
-
-    async def fetchone(self) -> Any:
-        return self._cursor.fetchone()
-
-    async def close(self) -> None:
-        self._cursor.close()
-
-    async def __aenter__(self) -> "_Cursor":
+    async def __aenter__(self) -> "InlineSession":
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self.close()
+        self._session.close()
+        self._rows.give_back(self._connection)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cursor, name)
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[None]:
+        """A transaction. A commit that is not answered took place, or did not."""
+        network, statement = self._rows.network, "BEGIN IMMEDIATE" if self._writes else "BEGIN"
+        await network.call(DATABASE, statement, lambda: None)
+        await _when_free(lambda: raw_of(self._connection).execute(statement))
+        yield
+        if self._writes:
+            self._session.flush()
+            await network.call(DATABASE, "COMMIT", self._commit)
 
+    async def execute(self, statement: Any, values: Any = None, **options: Any) -> Any:
+        await asyncio.sleep(0)
+        return self._session.execute(statement, values, **options)
 
-class InlineConnection:
-    """As much of `aiosqlite.Connection` as SQLAlchemy uses."""
+    async def scalars(self, statement: Any, values: Any = None, **options: Any) -> Any:
+        await asyncio.sleep(0)
+        return self._session.scalars(statement, values, **options)
 
-    def __init__(self, rows: "SimulatedDatabase", raw: sqlite3.Connection) -> None:
-        self.raw = raw
-        self._rows = rows
-        self._network = rows.network
-        self._writing = False
-        self._connection = raw  # SQLAlchemy looks whether it is open
+    async def scalar(self, statement: Any, values: Any = None, **options: Any) -> Any:
+        await asyncio.sleep(0)
+        return self._session.scalar(statement, values, **options)
 
-    async def run(self, work: Callable[[], Any], statement: str) -> Any:
-        """Work in a transaction; its beginning crosses the network."""
-        if not statement.startswith("BEGIN"):
-            await asyncio.sleep(0)
-            return work()
-        self._writing = statement == "BEGIN IMMEDIATE"
-        return await _as_sqlite(self._network.call(DATABASE, statement, lambda: None)) or await _when_free(work)
+    async def get(self, entity: Any, key: Any, **options: Any) -> Any:
+        await asyncio.sleep(0)
+        return self._session.get(entity, key, **options)
 
-    def cursor(self) -> _Cursor:
-        return _Cursor(self)
+    def add(self, row: object) -> None:
+        self._session.add(row)
 
-    async def execute(self, statement: str, parameters: Any = ()) -> _Cursor:
-        return await _Cursor(self).execute(statement, parameters)
+    def add_all(self, rows: Any) -> None:
+        self._session.add_all(rows)
 
-    async def commit(self) -> None:
-        """A commit that is not answered took place, or did not."""
-        if not self.raw.in_transaction:
-            return
-        if not self._writing:
-            self.raw.commit()
-            return
-        try:
-            await _as_sqlite(self._network.call(DATABASE, "COMMIT", self._commit))
-        finally:
-            await self.rollback()
-
-    async def rollback(self) -> None:
-        if self.raw.in_transaction:
-            self.raw.rollback()
-
-    async def close(self) -> None:
-        self._rows.give_back(self.raw)
-
-    def stop(self) -> None:
-        self._rows.give_back(self.raw)
-
-    async def create_function(self, *args: Any, **kwargs: Any) -> None:
-        """SQLAlchemy's own, which nobody uses here: every prepared statement would have to be prepared again."""
+    def get_bind(self) -> Connection:
+        return self._connection
 
     def _commit(self) -> None:
-        self.raw.commit()
+        self._session.commit()
         self._rows.on_commit()
-
-
-async def _as_sqlite(call: Any) -> Any:
-    try:
-        return await call
-    except DependencyUnavailable as error:
-        raise sqlite3.OperationalError(str(error)) from error
 
 
 async def _when_free(work: Callable[[], Any]) -> Any:
@@ -127,51 +94,52 @@ async def _when_free(work: Callable[[], Any]) -> Any:
         try:
             return work()
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or loop.time() > until:
+            if "locked" not in str(error):
                 raise
+            if loop.time() > until:
+                raise DependencyUnavailable("another process writes") from error
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, _LONGEST_LOCK_PAUSE_S)
 
 
 class DatabaseFile:
-    """The tables. Runs of one process of ours share them: statements stay prepared."""
+    """The tables. Runs of one process of ours share them: statements stay compiled and prepared."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="meshwork-rows-")
-        self._idle: list[sqlite3.Connection] = []
-        engine = create_sync_engine(f"sqlite:///{self._path}")
-        with engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        Base.metadata.create_all(engine)
-        engine.dispose()
+        self._idle: list[Connection] = []
+        self.engine = create_engine("sqlite://", creator=self._connect, poolclass=NullPool)
+        Base.metadata.create_all(self.engine)
+        self.watched = self._connect()
 
-    def take(self) -> sqlite3.Connection:
+    def take(self) -> Connection:
         """A connection that nobody uses."""
-        return self._idle.pop() if self._idle else self._connect()
+        return self._idle.pop() if self._idle else self.engine.connect()
 
-    def give_back(self, connection: sqlite3.Connection) -> None:
+    def give_back(self, connection: Connection) -> None:
         """Nobody uses it any more; what it had not committed never was."""
-        if connection.in_transaction:
-            connection.rollback()
+        connection.rollback()
+        raw = raw_of(connection)
+        if raw.in_transaction:
+            raw.rollback()
         self._idle.append(connection)
 
     def empty(self) -> None:
         """As if nothing had ever happened."""
-        connection = self.take()
         for table in reversed(Base.metadata.sorted_tables):
-            connection.execute(f"DELETE FROM {table.name}")
-        connection.execute("DELETE FROM sqlite_sequence")
-        self.give_back(connection)
-
-    @property
-    def _path(self) -> str:
-        return f"{self._folder.name}/rows.sqlite"
+            self.watched.execute(f"DELETE FROM {table.name}")
+        self.watched.execute("DELETE FROM sqlite_sequence")
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA synchronous=OFF")
+        connection = sqlite3.connect(f"{self._folder.name}/rows.sqlite", timeout=0, isolation_level=None, check_same_thread=False)
+        for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=OFF"):
+            connection.execute(f"PRAGMA {pragma}")
         return connection
+
+
+def raw_of(connection: Connection) -> sqlite3.Connection:
+    """The driver's own."""
+    return cast(sqlite3.Connection, connection.connection.driver_connection)
 
 
 @cache
@@ -180,26 +148,31 @@ def database_file() -> DatabaseFile:
     return DatabaseFile()
 
 
+def inline_sessions() -> Any:
+    """The context in which the gateway's sessions are ours."""
+    return mock.patch.object(gateway_engine, "AsyncSession", InlineSession)
+
+
 class SimulatedDatabase:
     """One process's way to the rows; `enter` makes it so for a context."""
 
     def __init__(self, file: DatabaseFile, network: Network, clock: Callable[[], datetime], on_commit: Callable[[], None]) -> None:
         self.network = network
         self.on_commit = on_commit
-        self.database = Database(_engine(), clock)
+        self.database = Database(cast(Any, file.engine), clock)
         self._file = file
-        self._in_use: list[sqlite3.Connection] = []
+        self._in_use: list[Connection] = []
 
     def enter(self) -> None:
         """From here on, this context's transactions are this process's."""
         _ROWS.set(self)
 
-    def connect(self) -> InlineConnection:
+    def connect(self) -> Connection:
         """A connection of this process."""
         self._in_use.append(self._file.take())
-        return InlineConnection(self, self._in_use[-1])
+        return self._in_use[-1]
 
-    def give_back(self, connection: sqlite3.Connection) -> None:
+    def give_back(self, connection: Connection) -> None:
         """It is not used any more."""
         if connection in self._in_use:
             self._in_use.remove(connection)
@@ -212,20 +185,3 @@ class SimulatedDatabase:
 
 
 _ROWS: contextvars.ContextVar[SimulatedDatabase] = contextvars.ContextVar("rows")
-
-
-@cache
-def _engine() -> AsyncEngine:
-    """One for all runs: a statement is compiled once."""
-
-    async def connect() -> InlineConnection:
-        return _ROWS.get().connect()
-
-    engine = create_async_engine("sqlite+aiosqlite://", async_creator=connect, poolclass=NullPool)
-    event.listen(engine.sync_engine, "begin", _begin)
-    return engine
-
-
-def _begin(connection: Any) -> None:
-    writes = connection.get_execution_options().get("meshwork_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -3,14 +3,12 @@
 import asyncio
 import random
 import sys
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -23,7 +21,7 @@ from tests.simulation.loop import SimulationLoop, Stuck, TooManySteps, seeded_ch
 from tests.simulation.network import until_calm
 from tests.simulation.parts import GATEWAY
 from tests.simulation.plan import CALM_AFTER_S, Fault, Mishap, Plan
-from tests.simulation.rows import database_file
+from tests.simulation.rows import database_file, inline_sessions
 from tests.simulation.stand_ins import STEPS
 from tests.simulation.world import World
 from tests.support.builders import a_request, a_slip
@@ -57,23 +55,12 @@ class Outcome:
 
 def run(plan: Plan) -> Outcome:
     """One run, from its plan."""
-    _warm_up()
-    return _run(plan)
-
-
-@cache
-def _warm_up() -> None:
-    """The first run of a process takes steps of its own: SQLAlchemy asks a database about itself when it first sees it."""
-    _run(Plan(seed=0))
-
-
-def _run(plan: Plan) -> Outcome:
     rng = random.Random(f"run {plan.seed}")
     happening = _Happening(plan)
     loop = SimulationLoop(seeded_choice(random.Random(f"order {plan.seed}"), plan.disorder), happening.at_step)
-    with _quiet(rng) as errors, tempfile.TemporaryDirectory(prefix="meshwork-simulation-") as folder:
+    with _quiet(rng) as errors:
         database_file().empty()
-        world = happening.world = World(plan, loop, rng, Path(folder), database_file())
+        world = happening.world = World(plan, loop, rng, database_file())
         try:
             found = world.own_context.run(loop.run, _scenario(world, plan, happening))
         except _Broken:
@@ -205,7 +192,7 @@ def _quiet(rng: random.Random) -> Iterator[list[str]]:
     errors.clear()
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None  # what was killed may be collected in the middle of what it did
     try:
-        with mock.patch("uuid.uuid4", lambda: uuid.UUID(int=rng.getrandbits(128), version=4)):
+        with inline_sessions(), mock.patch("uuid.uuid4", lambda: uuid.UUID(int=rng.getrandbits(128), version=4)):
             yield errors
     finally:
         sys.unraisablehook = hook

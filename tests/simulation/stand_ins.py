@@ -15,7 +15,6 @@ from shared.errors import ChildDied, OutOfMemory, PermanentError, TransientError
 from shared.http.errors import Unreachable
 from shared.http.posting import Answer
 from shared.runtime.compute import Computed, ComputeTask, OnProgress, StageInfo
-from shared.runtime.workfolder import WorkFolder
 from tests.simulation.network import Network
 
 STEPS = ("ingest", "sfm", "export")
@@ -29,14 +28,6 @@ RESULT = "model.glb"
 _TELLS_PROGRESS = 0.3  # share of computations
 
 
-class SimulatedFolder(WorkFolder):
-    """Workspaces without locks: nobody else looks at them."""
-
-    def _open(self) -> None:
-        self.path = self._parent / self._stage
-        self.path.mkdir(parents=True, exist_ok=True)
-
-
 @dataclass
 class SimulatedCompute:
     """A stage that reads what every earlier step made, and writes which computations made it: `[[step, nonce], …]`."""
@@ -45,6 +36,7 @@ class SimulatedCompute:
     rng: random.Random
     trouble: float = 0.0
     crowd: bool = False
+    begun: int = 0
 
     @property
     def parts(self) -> Parts:
@@ -58,6 +50,7 @@ class SimulatedCompute:
         return StageInfo(self.stage, "1", needs, tuple(self.parts), needs, needs | {f"parts/{round}": ("*",) for round in self.parts})
 
     async def run(self, task: ComputeTask, on_progress: OnProgress) -> Computed:
+        self.begun += 1
         await asyncio.sleep(1.0 if self.crowd else self.rng.choice((0.01, 1.0, 5.0, 40.0)))  # a crowd ends a round's last parts at once
         if self.rng.random() < _TELLS_PROGRESS:
             await on_progress(0.5, "half")
@@ -161,10 +154,3 @@ class Receiver:
 
     async def close(self) -> None:
         pass
-
-
-def workspace_root(folder: Path) -> Path:
-    """Where a run keeps its workers' folders."""
-    root = folder / "work"
-    root.mkdir(parents=True, exist_ok=True)
-    return root

@@ -15,38 +15,66 @@ from typing import Any
 from gateway.database.records import FINISHED
 from shared.broker.memory_server import MemoryServer, Message
 from shared.contracts.routing import DEAD_EXCHANGE, HEADER_JOB, WEBHOOKS_QUEUE
+from shared.ports import Publication
 from shared.storage import keys
 from tests.simulation.stand_ins import STEPS
 from tests.simulation.store import Bucket
 
 Seen = tuple[str, int, float]  # status, version, progress
 SplitOf = tuple[str, int, str, str]  # job, position, step, split
-_UNSENT = "SELECT job_id, kind, payload FROM outbox WHERE sent_at IS NULL"
+_UNSENT = "SELECT job_id, kind, payload FROM outbox WHERE sent_at IS NULL AND kind IN ('publish', 'webhook')"
 _WEBHOOK_ENDS = ("delivered", "parked")
 
 
 @dataclass
 class Watcher:
-    """Reads rows over a connection of its own. `complaints`: each once."""
+    """Reads rows over a connection of its own. `complaints`: each once. `held_s`: longer, nobody need hold what it waits for."""
 
     rows: sqlite3.Connection
     server: MemoryServer
     bucket: Bucket
     held: Callable[[], Iterable[Message]]
+    held_s: float
     seen: dict[str, Seen] = field(default_factory=dict)
     complaints: dict[str, None] = field(default_factory=dict)
+    unfinished: bool = False  # whether a job or a webhook is
+    _longest_wait_s: dict[int, tuple[Message, float]] = field(default_factory=dict)  # of those who were lost with a message
+    _running: list[str] = field(default_factory=list)
+    _pending: list[tuple[str, str]] = field(default_factory=list)
+    _read: dict[int, tuple[Publication, str, tuple[SplitOf, str | None] | None]] = field(default_factory=dict)
+    _promised: set[str] = field(default_factory=set)  # jobs and webhooks that the outbox brings on
 
-    def look(self) -> None:
-        """Now."""
+    def committed(self) -> None:
+        """Looks after a commit: rows change with nothing else."""
         jobs = list(self.rows.execute("SELECT id, status, version, progress, admitted_at FROM jobs"))
         for job_id, *now, _ in jobs:
             self._see(job_id, (now[0], now[1], now[2]))
-        running = [job_id for job_id, status, _, _, admitted in jobs if status not in FINISHED and admitted is not None]
-        pending = list(self.rows.execute("SELECT id, type FROM deliveries WHERE status = 'pending'"))
+        self.unfinished = any(status not in FINISHED for _, status, _, _, _ in jobs)
+        self._running = [job_id for job_id, status, _, _, admitted in jobs if status not in FINISHED and admitted is not None]
+        self._pending = list(self.rows.execute("SELECT id, type FROM deliveries WHERE status = 'pending'"))
+        self.unfinished |= bool(self._pending)
+        unsent = self.rows.execute(_UNSENT) if self._running or self._pending else ()
+        self._promised = {job_id if kind == "publish" else json.loads(payload)["delivery_id"] for job_id, kind, payload in unsent}
+        self.look()
+
+    def look(self) -> None:
+        """Whether everything that is unfinished is still brought on, now."""
+        running = [job_id for job_id in self._running if job_id not in self._promised]
+        pending = [each for each in self._pending if each[0] not in self._promised]
         if running or pending:
             moved_by = set(self._movers())
             self._complain(f"{job_id}: nothing would bring it on" for job_id in running if job_id not in moved_by)
             self._complain(f"webhook {kind} {webhook}: nothing would deliver it" for webhook, kind in pending if webhook not in moved_by)
+
+    def lost(self, message: Message, waited_s: float) -> None:
+        """A worker was lost with this message, after it had only waited for so long."""
+        _, longest_s = self._longest_wait_s.get(id(message), (message, 0.0))
+        self._longest_wait_s[id(message)] = (message, max(longest_s, waited_s))
+
+    def given_up(self, messages: Iterable[Message]) -> None:
+        """Too many workers were lost with these. That must have to do with them."""
+        waits_s = [self._longest_wait_s.get(id(message), (message, 0.0))[1] for message in messages]
+        self._complain(f"given up for a worker that was lost after waiting {wait_s:.0f} s" for wait_s in waits_s if wait_s > self.held_s)
 
     def found(self, query: str, *values: object) -> bool:
         """Whether a query finds anything."""
@@ -65,20 +93,24 @@ class Watcher:
         self.complaints |= dict.fromkeys(complaints)
 
     def _movers(self) -> Iterator[str]:
-        """Ids of jobs and webhooks that something durable brings on."""
-        for job_id, kind, payload in self.rows.execute(_UNSENT):
-            if kind == "publish":
-                yield job_id
-            elif kind == "webhook":
-                yield json.loads(payload)["delivery_id"]
+        """Ids of jobs and webhooks that a message brings on."""
         shares: defaultdict[SplitOf, set[str | None]] = defaultdict(set)
         for message in self._messages():
-            share = _share_of(message)
+            moved, share = self._means(message)
             if share is None:
-                yield _moved_by(message)
+                yield moved
             else:
                 shares[share[0]].add(share[1])
         yield from (split[0] for split, waiting in shares.items() if self._brings_on(split, waiting))
+
+    def _means(self, message: Message) -> tuple[str, tuple[SplitOf, str | None] | None]:
+        """What it brings on, or which share of a step it is about: read once."""
+        found = self._read.get(id(message.publication))
+        if found is None:
+            share = _share_of(message)
+            found = (message.publication, "" if share else _moved_by(message), share)  # kept: nobody else gets its id
+            self._read[id(message.publication)] = found
+        return found[1:]
 
     def _messages(self) -> Iterator[Message]:
         for name, queue in self.server.queues.items():

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from gateway.database.repositories import JobRepository
 from shared.broker.memory_server import MemoryServer, Message
@@ -15,7 +14,7 @@ from tests.simulation.broker import BROKER, SimulatedBroker
 from tests.simulation.loop import SimulationLoop
 from tests.simulation.network import PROCESS, Hooks, Network
 from tests.simulation.parts import GATEWAY, Process, parts_of
-from tests.simulation.plan import Fault, Plan
+from tests.simulation.plan import HUNT, Fault, Plan
 from tests.simulation.rows import DATABASE, DatabaseFile, SimulatedDatabase
 from tests.simulation.stand_ins import CROWD, PARTITIONED, STEPS, Receiver
 from tests.simulation.store import STORE, Bucket
@@ -24,17 +23,17 @@ from tests.support.gateway_rows import LINKS
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 REPLICAS = {GATEWAY: 2, **dict.fromkeys(STEPS, 2), "webhooks": 2}
+_HELD_S, _HELD_SLOWLY_S = 40.0, 120.0  # 10 s of patience, a pause between tries and one before a publish; calls may take 30 s each
 _ON_PROCESSES = {"kill", "restart", "cut", "cancel_consumer", "stall"}
 
 
 @dataclass
 class World:
-    """Everything that one run has. `folder`: an empty one, for workspaces. `file`: without rows."""
+    """Everything that one run has. `file`: without rows."""
 
     plan: Plan
     loop: SimulationLoop
     rng: random.Random
-    folder: Path
     file: DatabaseFile
     bucket: Bucket = field(default_factory=Bucket)
     processes: dict[str, Process] = field(default_factory=dict)  # by role; those that are being stopped are not here
@@ -46,8 +45,9 @@ class World:
         self.own_context = contextvars.copy_context()
         self.network = Network(self.plan, self.rng, self.own_context, Hooks(self._crash, self._cut, self.loop.stall))
         self.server = MemoryServer()
+        self.living_queues = [queue for name, queue in self.server.queues.items() if not name.startswith("dead.")]
         self.receiver = Receiver(self.network, self.rng, self.plan.deaf)
-        self.watcher = Watcher(self.file.take(), self.server, self.bucket, self._held)
+        self.watcher = Watcher(self.file.watched, self.server, self.bucket, self._held, _HELD_SLOWLY_S if self.plan.slow else _HELD_S)
         self.caller_rows = self.database()
         self.own_context.run(self.caller_rows.enter)
         self.caller_rows.database.on_outbox(self._wake_a_relay)
@@ -63,7 +63,7 @@ class World:
 
     def database(self) -> SimulatedDatabase:
         """A way to the rows."""
-        return SimulatedDatabase(self.file, self.network, self.now, self.watcher.look)
+        return SimulatedDatabase(self.file, self.network, self.now, self.watcher.committed)
 
     @property
     def trouble(self) -> float:
@@ -82,7 +82,7 @@ class World:
         name = f"{role}#{self._generation}"
         context = self.own_context.copy()
         context.run(PROCESS.set, name)
-        process = Process(role, name, context, SimulatedBroker(self.server, self.network, self.own_context, self.watcher.look))
+        process = Process(role, name, context, SimulatedBroker(name, self.server, self.network, self.own_context, self.watcher))
         self.processes[role] = self._living[name] = process
         process.parts = context.run(parts_of, process, self)
         process.starting = starting = self.loop.create_task(process.start(), context=context)
@@ -97,6 +97,8 @@ class World:
         self.log.append(f"step {self.loop.steps}, {self.loop.time():.1f} s: {fault.kind} {about} ({fault.seconds} s)")
         if fault.kind == "away":
             self._take_away((BROKER, STORE, DATABASE)[fault.target % 3], fault.seconds)
+        elif fault.kind == HUNT:
+            self._hunt(fault)
         elif fault.kind == "corrupt":
             self._corrupt(fault.target)
         elif role:
@@ -110,15 +112,10 @@ class World:
 
     def at_rest(self) -> bool:
         """Whether all jobs ended, all webhooks too, nothing is due, and nothing is on its way."""
-        waiting = any(queue.ready for name, queue in self.server.queues.items() if not name.startswith("dead."))
-        if waiting or self._held():
+        if self.watcher.unfinished or any(queue.ready for queue in self.living_queues) or self._held():
             return False
-        queries = (
-            "SELECT 1 FROM jobs WHERE status NOT IN ('completed', 'failed', 'cancelled')",
-            "SELECT 1 FROM deliveries WHERE status = 'pending'",
-            "SELECT 1 FROM outbox WHERE sent_at IS NULL AND kind != 'purge'",
-        )
-        return not any(self.watcher.found(query) for query in queries) and not self.purges(due_by=self.now())
+        unsent = "SELECT 1 FROM outbox WHERE sent_at IS NULL AND kind != 'purge'"
+        return not self.watcher.found(unsent) and not self.purges(due_by=self.now())
 
     def purges(self, due_by: datetime) -> bool:
         """Whether there is a purge to be carried out by then."""
@@ -137,7 +134,6 @@ class World:
         for process in self._living.values():
             process.cut_rows()
         self.caller_rows.cut()
-        self.file.give_back(self.watcher.rows)
 
     def _strike(self, fault: Fault, process: Process) -> None:
         match fault.kind:
@@ -152,6 +148,18 @@ class World:
                 process.broker.drop_connection(counted=False)
             case "stall":
                 self.loop.stall(process.name, fault.seconds)
+
+    def _hunt(self, fault: Fault) -> None:
+        """The store is away, and whoever waits for it does not live long."""
+        rng, at_s = random.Random(f"hunt {fault.target}"), 0.0
+        self._take_away(STORE, fault.seconds)
+        while (at_s := at_s + rng.choice((5.0, 30.0, 60.0)) * rng.random()) < fault.seconds:
+            self.loop.call_later(at_s, self._kill_a_holder, rng, context=self.own_context.copy())
+
+    def _kill_a_holder(self, rng: random.Random) -> None:
+        holders = sorted(role for role, process in self.processes.items() if process.compute is not None and process.broker.held())
+        if holders and not self.network.calm:
+            self._crash(self.processes[rng.choice(holders)].name, 0.5)
 
     def _crash(self, name: str, back_after_s: float) -> None:
         process = self._living[name]
@@ -192,8 +200,8 @@ class World:
                 return
 
     def _take_away(self, dependency: str, seconds: float) -> None:
-        self.network.away.add(dependency)
-        self.loop.call_later(seconds, self.network.away.discard, dependency, context=self.own_context.copy())
+        self.network.away.setdefault(dependency, self.loop.time())
+        self.loop.call_later(seconds, self.network.away.pop, dependency, None, context=self.own_context.copy())
 
     def _corrupt(self, target: int) -> None:
         """A bit flips in something that a step made, or it vanishes."""
