@@ -29,7 +29,7 @@ from tests.support.gateway_rows import ALL_EVENTS, TENANT, new_job
 
 HORIZON_S = 4 * 3600.0  # after calm: what has not ended by then never will
 _WAKING_S = 1200.0  # longer than anybody is stalled, or a call is late
-_LOOK_EVERY_S = 20.0
+_LOOK_EVERY_S = 60.0
 
 
 @dataclass
