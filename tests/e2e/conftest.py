@@ -17,12 +17,13 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("MESHWORK_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mesh() -> Iterator[Mesh]:
-    """Servers, gateway, webhooks and one worker per stage, each a process."""
+    """Servers, gateway, webhooks and one worker per stage, each a process. A webhook that is refused is called again after 10 s."""
     folder = Path(tempfile.mkdtemp(prefix="meshwork-e2e-"))
     folder.chmod(0o755)  # PostgreSQL's own user must get through
-    mesh = Mesh(folder / "mesh", Ports(), {"MESHWORK_ALLOWED_PRIVATE_NETWORKS": "127.0.0.1/32"})
+    environment = {"MESHWORK_ALLOWED_PRIVATE_NETWORKS": "127.0.0.1/32", "MESHWORK_WEBHOOK_SCHEDULE": "10s,10s,10s"}
+    mesh = Mesh(folder / "mesh", Ports(), environment)
     try:
         mesh.start()
         yield mesh
@@ -32,7 +33,7 @@ def mesh() -> Iterator[Mesh]:
         mesh.destroy()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api(mesh: Mesh) -> Iterator[httpx.Client]:
     """The mesh's API with its key."""
     with httpx.Client(base_url=mesh.api_url, headers={"X-API-Key": mesh.secrets["MESHWORK_API_KEY"]}, timeout=30) as client:

@@ -3,23 +3,24 @@
 import gc
 import multiprocessing
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.simulation.mutants import broken
 from tests.simulation.plan import Plan
 from tests.simulation.scenario import Outcome, run
 
-_CHUNK = 20
-_CHUNKS_PER_PROCESS = 5  # what is killed stays in memory until its process ends
+_CHUNK = 20  # seeds that a process takes at a time; of a mutant one, as the first that fails is the last
+_SEEDS_PER_PROCESS = 100  # what is killed stays in memory until its process ends
 
 
-def outcomes(seeds: range, mutant: str | None, processes: int) -> Iterator[Outcome]:
+def outcomes(seeds: Sequence[int], mutant: str | None, processes: int) -> Iterator[Outcome]:
     """One for each seed, in order. Every process is forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with _scratch() as folder, context.Pool(processes, _begin, (folder,), maxtasksperchild=_CHUNKS_PER_PROCESS) as pool:
-        yield from pool.imap(_outcome, ((seed, mutant) for seed in seeds), chunksize=_CHUNK if mutant is None else 1)
+    chunk = _CHUNK if mutant is None else 1
+    with _scratch() as folder, context.Pool(processes, _begin, (folder,), maxtasksperchild=_SEEDS_PER_PROCESS // chunk) as pool:
+        yield from pool.imap(_outcome, ((seed, mutant) for seed in seeds), chunksize=chunk)
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:
