@@ -34,20 +34,13 @@ def rabbitmq_server() -> Iterator[BrokerServer]:
 @pytest.fixture(scope="module")
 def amqp_url(rabbitmq_server: BrokerServer) -> Iterator[str]:
     """A fresh virtual host with our policies on a real RabbitMQ."""
+    from shared.broker.topology import TOPOLOGY
+    from tests.support.brokers import make_vhost
+
     vhost = unique("test")
-    version = rabbitmq_server.management.call("GET", "overview")["rabbitmq_version"]
-    rabbitmq_server.management.make_vhost(vhost, vhost_definitions(vhost, version))
+    make_vhost(rabbitmq_server, vhost, TOPOLOGY)
     yield rabbitmq_server.url(vhost)
     rabbitmq_server.management.drop_vhost(vhost)
-
-
-def vhost_definitions(vhost: str, release: str) -> dict[str, object]:
-    """Our definitions in the form that the management API of this RabbitMQ takes for one virtual host."""
-    from shared.broker.topology import definitions, generation
-
-    everything = definitions(vhost, generation(release))
-    inside = ("policies", "queues", "exchanges", "bindings")
-    return {part: [{k: v for k, v in item.items() if k != "vhost"} for item in everything[part]] for part in inside}
 
 
 @pytest.fixture(scope="session")

@@ -66,9 +66,10 @@ class RabbitMq:
     @staticmethod
     def release() -> str:
         """What is installed, e.g. `3.10.8`. Raises ServerFailedError where nothing is."""
-        folder = next(RABBITMQ_PROGRAM.parent.parent.glob("lib/rabbitmq_server-*"), None)
-        _require(folder, "RabbitMQ", _HOW_RABBITMQ)
-        return str(folder).rpartition("-")[2]
+        releases = [folder.name.rpartition("-")[2] for folder in RABBITMQ_PROGRAM.parent.parent.glob("lib/rabbitmq_server-*")]
+        if not releases:
+            raise ServerFailedError(f"RabbitMQ is not installed. {_HOW_RABBITMQ}")
+        return max(releases, key=lambda release: [int(number) for number in release.split(".") if number.isdigit()])
 
     def url(self, vhost: str) -> str:
         """Where clients connect."""
