@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from services.segmentation.params import SegmentationParams
+from shared.batches import batches_of
 from shared.runtime.stage import Part
 from shared.runtime.workspace import Workspace
 
@@ -38,8 +39,7 @@ def parts_of(photos: Sequence[Photo], params: SegmentationParams) -> tuple[Part,
 
 def batches(photos: Sequence[Photo]) -> dict[str, Sequence[Photo]]:
     """The photos of each part, by its name, in their order."""
-    starts = range(0, len(photos), PHOTOS_PER_PART)
-    return {f"photos-{start:04d}": photos[start : start + PHOTOS_PER_PART] for start in starts}
+    return {f"photos-{k:03d}": batch for k, batch in enumerate(batches_of(photos, PHOTOS_PER_PART))}
 
 
 def taken_over(workspace: Workspace, part: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class SegmentationStage:
     """Makes masks; never paints them into photos."""
 
     name: ClassVar[str] = "segmentation"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     Params: ClassVar[type[BaseModel]] = SegmentationParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"ingest": ("photos.json", "photos/*")}
     rounds: ClassVar[tuple[str, ...]] = (ROUND,)
