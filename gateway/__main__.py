@@ -1,7 +1,8 @@
 """`python -m gateway`: the gateway of the mesh, on RabbitMQ, an S3 store and PostgreSQL."""
 
-import asyncio
 import socket
+
+import uvloop
 
 from gateway.app import Adapters, create_app
 from gateway.database.engine import create_engine
@@ -32,7 +33,7 @@ def main() -> None:
     settings = GatewaySettings()
     seal("", settings.seal_key.get_secret_value())  # better no start than webhooks that can never be sent
     configure(settings.log_level, settings.log_json, "gateway")
-    asyncio.run(serve(settings))
+    uvloop.run(serve(settings))
 
 
 __all__ = ["main", "serve", "server_of"]

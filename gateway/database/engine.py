@@ -10,6 +10,8 @@ Whoever changes a job locks its row first (`FOR UPDATE`; on SQLite the one write
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -18,9 +20,10 @@ from typing import Any, cast
 import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from gateway.database.clock import read_clock
 from gateway.database.models import OutboxRow
@@ -32,6 +35,8 @@ Clock = Callable[[], datetime]
 # When a job's first message is due before the relay lets the job in: waiting jobs are no work for it to look through.
 NOT_ADMITTED = datetime(9999, 1, 1, tzinfo=UTC)
 
+_RESTS_SINCE = "meshwork.rests_since"
+_LONG_REST_S = 1.0
 _BUSY_S = 30.0  # how long a SQLite writer waits for one in another process
 # SQLSTATE classes that pass by themselves: connection, rollback (deadlock, serialization), resources, operator intervention, system.
 _PASSING_STATES = ("08", "40", "53", "55", "57", "58")
@@ -117,16 +122,36 @@ def create_engine(url: str, clock: Clock | None = None) -> Database:
 
 
 def _postgres_engine(url: str) -> AsyncEngine:
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=10,
         max_overflow=10,
         pool_timeout=10,
         hide_parameters=True,  # errors are logged, and callers' URLs may hold secrets
-        pool_pre_ping=True,  # a restarted server costs nobody a 503
         pool_use_lifo=True,  # few connections do the work, and have their statements prepared
         connect_args={"timeout": 10, "command_timeout": 30, "server_settings": {"application_name": "meshwork-gateway"}},
     )
+    event.listen(engine.sync_engine, "checkin", _note_rest)
+    event.listen(engine.sync_engine, "checkout", _refuse_the_dead)
+    return engine
+
+
+def _note_rest(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info[_RESTS_SINCE] = time.monotonic()
+
+
+def _refuse_the_dead(connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+    """A restarted server costs nobody a 503: the pool forgets its connections and makes new ones.
+
+    A server that ends says so; one that vanished is asked, by three round trips, where the connection rested for a while.
+    """
+    if connection.driver_connection.is_closed():
+        raise InvalidatePoolError
+    if time.monotonic() - record.info.get(_RESTS_SINCE, math.inf) > _LONG_REST_S:
+        try:
+            connection.ping()
+        except Exception as error:  # of the driver's own kinds, whatever became of the connection
+            raise InvalidatePoolError from error
 
 
 def _sqlite_engine(url: str) -> AsyncEngine:

@@ -100,7 +100,7 @@ class Gateways:
         """Spread evenly over the gateways, by a generator for each."""
         count = len(self.ports)
         asked = [
-            [sys.executable, "-m", "tests.benchmarks.load.generator", "--port", str(port), "--key", self.mesh.secrets["MESHWORK_API_KEY"],
+            [sys.executable, "-m", "tests.benchmarks.load.generator", "--port", str(port), f"--key={self.mesh.secrets['MESHWORK_API_KEY']}",
              "--jobs", str(jobs // count), "--rate", str(rate / count), "--connections", str(connections // count)]
             for port in self.ports
         ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -217,3 +218,7 @@ async def test_a_gateway_that_ends_ends_its_stories(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (closed.rcvd.code, [event["type"] for _, event in events], signals) == (1012, ["init"], [])
+
+
+async def test_what_is_there_at_the_start_is_kept_from_the_garbage_collector(served: Served) -> None:
+    assert gc.get_freeze_count() > 10_000
