@@ -1,5 +1,6 @@
 """A small mesh in memory for tests of the worker loop: broker, store, workers, and what they told."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -56,6 +57,29 @@ class ScriptedCompute:
 
     async def close(self) -> None:
         return
+
+
+def failing(error: Exception) -> ScriptedCompute:
+    """An ingest that ends so."""
+
+    async def script(task: ComputeTask, on_progress: OnProgress) -> StageReport | None:
+        raise error
+
+    return ScriptedCompute("ingest", script)
+
+
+class Gate:
+    """A compute that waits until it is let go."""
+
+    def __init__(self, stage: str = "ingest") -> None:
+        self.entered = asyncio.Event()
+        self.let_go = asyncio.Event()
+        self.compute = ScriptedCompute(stage, self._script)
+
+    async def _script(self, task: ComputeTask, on_progress: OnProgress) -> StageReport | None:
+        self.entered.set()
+        await self.let_go.wait()
+        return None
 
 
 class UnsteadyStore(DirectoryStore):

@@ -5,10 +5,9 @@ from shared.contracts.routing import HEADER_WAITED, WORK_EXCHANGE, stage_queue
 from shared.ports import Publication
 from tests.support.builders import a_message, a_slip, store_request
 from tests.support.eventually import eventually
-from tests.support.mesh import Mesh, ScriptedCompute
+from tests.support.mesh import Gate, Mesh, ScriptedCompute
 from tests.support.partitioned import ONE_ROUND, PartGate, PartitionedCompute, shares
 from tests.unit.runtime.test_scatter_gather import QUEUE, ended, prepared
-from tests.unit.runtime.test_worker_loop import Gate
 
 
 async def come_back(mesh: Mesh, aside: Message, stage: str) -> None:

@@ -13,8 +13,7 @@ from shared.runtime.workfolder import WorkFolder
 from shared.storage import keys
 from tests.support.builders import a_message, a_slip
 from tests.support.eventually import eventually
-from tests.support.mesh import Mesh, ScriptedCompute
-from tests.unit.runtime.test_worker_loop import Gate
+from tests.support.mesh import Gate, Mesh, ScriptedCompute
 
 FAKE = "tests.support.fake_stage:FakeStage"
 
