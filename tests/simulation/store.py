@@ -1,5 +1,6 @@
 """Artifacts in memory, behind the network: every write is atomic, as an object store's are."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
@@ -14,15 +15,20 @@ STORE = "store"
 
 
 class Bucket:
-    """What all processes share. `damaged`: keys of outputs in which a bit flipped, or which vanished; `faults`: those, and misread ones."""
+    """What all processes share. `damaged`: keys of outputs in which a bit flipped, or which vanished; `faults`: those, and misread ones.
+
+    `since`: when each key was first written.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.damaged: set[str] = set()
+        self.since: dict[str, float] = {}
         self.faults = 0
 
     def put(self, key: str, data: bytes) -> None:
         self.objects[key] = data
+        self.since.setdefault(key, asyncio.get_running_loop().time())
 
     def damage(self, key: str) -> None:
         self.objects[key] = self.flipped(self.objects[key])
