@@ -18,14 +18,9 @@ from services.mvs.views import Floats, Level, Maps, back_project, warp
 
 _FIT_RADIUS = 2
 
-
-@dataclass(frozen=True)
-class Cloud:
-    """`points`, `normals` (unit, towards the cameras): n×3 float32, world; `colours`: n×3 uint8, sRGB."""
-
-    points: NDArray[np.float32]
-    normals: NDArray[np.float32]
-    colours: NDArray[np.uint8]
+# A point of a cloud, as a PLY has its vertices: where it is and its normal (unit, towards the cameras), both world; sRGB.
+POINT = np.dtype([("point", "<f4", 3), ("normal", "<f4", 3), ("colour", "u1", 3)])
+Cloud = NDArray[np.void]  # n of those
 
 
 @dataclass(frozen=True)
@@ -132,36 +127,28 @@ def delivered_by(scene: Scene, index: int) -> Cloud:
     points = back_project(level, columns.astype(float), rows.astype(float), fitted[rows, columns, 0].astype(float))
     normals = camera_normals(fitted, rows, columns, level.K) @ level.view.R
     keep = scene.region.box.contains(points) if scene.region.box is not None else np.ones(len(points), np.bool_)
-    colours = level.colour()[rows, columns]
-    return Cloud(points[keep].astype(np.float32), normals[keep].astype(np.float32), colours[keep])
+    cloud = np.empty(int(keep.sum()), POINT)
+    cloud["point"], cloud["normal"], cloud["colour"] = points[keep], normals[keep], level.colour()[rows, columns][keep]
+    return cloud
 
 
 def together(parts: list[Cloud]) -> Cloud:
     """One cloud of all, in order; empty without parts."""
-    parts = parts or [Cloud(np.empty((0, 3), np.float32), np.empty((0, 3), np.float32), np.empty((0, 3), np.uint8))]
-    points, normals = np.concatenate([p.points for p in parts]), np.concatenate([p.normals for p in parts])
-    return Cloud(points, normals, np.concatenate([p.colours for p in parts]))
+    return np.concatenate([np.empty(0, POINT), *parts])
 
 
 def thinned(cloud: Cloud, most: int, seed: int) -> Cloud:
     """At most `most` of the cloud's points, chosen evenly."""
-    if len(cloud.points) <= most:
+    if len(cloud) <= most:
         return cloud
-    chosen = np.sort(np.random.default_rng(seed).choice(len(cloud.points), most, replace=False))
-    return Cloud(cloud.points[chosen], cloud.normals[chosen], cloud.colours[chosen])
+    return np.asarray(cloud[np.sort(np.random.default_rng(seed).choice(len(cloud), most, replace=False))])
 
 
 def write_ply(cloud: Cloud, path: Path) -> None:
     """Binary little-endian PLY: x y z nx ny nz float32, red green blue uchar."""
-    fields = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")] + [(name, "u1") for name in ("red", "green", "blue")]
-    rows = np.empty(len(cloud.points), dtype=fields)
-    for k, axis in enumerate("xyz"):
-        rows[axis], rows[f"n{axis}"] = cloud.points[:, k], cloud.normals[:, k]
-    for k, channel in enumerate(("red", "green", "blue")):
-        rows[channel] = cloud.colours[:, k]
-    kinds = {"<f4": "float", "u1": "uchar"}
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
-    header += [f"property {kinds[kind]} {name}" for name, kind in fields] + ["end_header\n"]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(cloud)}"]
+    header += [f"property float {name}" for name in ("x", "y", "z", "nx", "ny", "nz")]
+    header += [f"property uchar {name}" for name in ("red", "green", "blue")] + ["end_header\n"]
     with path.open("wb") as file:
         file.write("\n".join(header).encode("ascii"))
-        rows.tofile(file)
+        cloud.tofile(file)

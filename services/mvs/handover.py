@@ -21,7 +21,7 @@ from shared.runtime.workspace import Workspace
 SCENE = "scene.json"  # of a round's first part
 POINTS = "points.npy"
 QUALITY = "quality.json"
-CLOUD = "cloud.npz"
+CLOUD = "cloud.npy"
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,9 @@ def read_qualities(workspace: Workspace, names: Iterable[str]) -> list[MapQualit
 
 def write_cloud(cloud: Cloud, folder: Path) -> None:
     """What a part's views deliver."""
-    np.savez(folder / CLOUD, allow_pickle=False, points=cloud.points, normals=cloud.normals, colours=cloud.colours)
+    np.save(folder / CLOUD, cloud, allow_pickle=False)
 
 
 def read_clouds(workspace: Workspace, names: Iterable[str]) -> list[Cloud]:
     """What all parts' views deliver, in order."""
-    return [_cloud(workspace.part("fusion", name) / CLOUD) for name in names]
-
-
-def _cloud(path: Path) -> Cloud:
-    with np.load(path) as stored:
-        return Cloud(stored["points"], stored["normals"], stored["colours"])
+    return [np.load(workspace.part("fusion", name) / CLOUD, mmap_mode="r") for name in names]

@@ -28,19 +28,19 @@ from services.mvs.handover import (
     write_scene,
 )
 from services.mvs.params import MvsParams
-from services.mvs.partition import FIRST, batches, looked_beyond, reads_of, scene_of, with_related
+from services.mvs.partition import FIRST, batches, looked_beyond, makers, reads_of, scene_of, with_related
 from services.mvs.rounds import Dense, Result, Rounds, build_scene, named_qualities
+from services.mvs.views import Floats
 from shared.runtime.workspace import Workspace
 from shared.thread_count import thread_count
 
 
 class Share:
-    """One part: its own views of the scene, and what it hands on."""
+    """One part of a round: its own views of the scene, and what it hands on."""
 
-    def __init__(self, workspace: Workspace, scene: Scene, part: str) -> None:
+    def __init__(self, workspace: Workspace, scene: Scene, round: str, part: str) -> None:
         self.workspace, self.scene, self.part = workspace, scene, part
-        self.parts = batches(scene)
-        self.own = self.parts[part]
+        self.own = batches(scene, round)[part]
         self.outputs: Path = workspace.outputs
 
     def over_own(self, name: str, work: Callable[[int], Result]) -> list[Result]:
@@ -57,9 +57,13 @@ class Share:
         maps = reads_of(round, self.workspace).maps
         if maps is None:
             return
-        maker = {i: part for part, views in self.parts.items() for i in views}
+        maker = makers(self.scene, maps.round)
         wanted = with_related(self.scene, self.own, maps.whose)
         self._on_all(lambda i: unpack_map(self.scene, maps.kind, i, self.workspace.part(maps.round, maker[i])), wanted)
+
+    def points_of(self, round: str) -> list[Floats]:
+        """What all parts of an earlier round confirmed."""
+        return read_points(self.workspace, round, batches(self.scene, round))
 
     def state(self, scene: Scene) -> None:
         """The round's scene, once for all parts."""
@@ -85,9 +89,9 @@ def _extent(share: Share) -> None:
 
 
 def _beyond(share: Share) -> None:
-    wider = wider_region(share.scene.region, read_points(share.workspace, "extent", share.parts))
-    folder = share.workspace.part("coarse", share.part)
-    seen = {i: np.load(folder / visible_file(i)) for i in share.own}
+    wider = wider_region(share.scene.region, share.points_of("extent"))
+    maker = makers(share.scene, "coarse")
+    seen = {i: np.load(share.workspace.part("coarse", maker[i]) / visible_file(i)) for i in share.own}
     visible = [seen.get(i, points) for i, points in enumerate(share.scene.visible)]
     share.state(replace(share.scene, region=wider, visible=visible))
     share.over_own("Looking beyond", lambda i: coarsest_map(share.scene, i))
@@ -98,7 +102,7 @@ def _depth(share: Share) -> None:
     region = share.scene.region
     if looked_beyond(share.workspace):
         wider = scene_of(share.workspace, "beyond", share.scene.params).region
-        region = closed_region(wider, region, read_points(share.workspace, "extent-again", share.parts))
+        region = closed_region(wider, region, share.points_of("extent-again"))
     share.state(replace(share.scene, region=region))
     share.over_own("Matching", lambda i: photometric_map(share.scene, i))
     share.hand_on(PHOTOMETRIC)
@@ -137,7 +141,8 @@ def compute_part(workspace: Workspace, params: MvsParams, round: str, part: str)
     """A round's work on the views of one part."""
     scenes = reads_of(round, workspace).scenes
     sfm, scratch = workspace.inputs("sfm"), workspace.scratch
-    share = Share(workspace, scene_of(workspace, scenes[0], params) if scenes else build_scene(sfm, scratch, params), part)
+    scene = scene_of(workspace, scenes[0], params) if scenes else build_scene(sfm, scratch, params)
+    share = Share(workspace, scene, round, part)
     share.fetch_maps(round)
     _WORK[round](share)
 
@@ -145,10 +150,10 @@ def compute_part(workspace: Workspace, params: MvsParams, round: str, part: str)
 def join_parts(workspace: Workspace, params: MvsParams) -> Dense:
     """What all parts made, as `reconstruct` returns it; depth maps are linked into the step's outputs."""
     scene = scene_of(workspace, "depth", params)
-    parts = batches(scene)
-    for part in parts:
+    filtering, fusion = batches(scene, "filtering"), batches(scene, "fusion")
+    for part in filtering:
         for depth in sorted((workspace.part("filtering", part) / "depth").iterdir()):
             (workspace.outputs / "depth" / depth.name).hardlink_to(depth)
-    cloud = thinned(together(read_clouds(workspace, parts)), params.max_points, params.seed)
-    qualities = named_qualities(scene, read_qualities(workspace, parts))
+    cloud = thinned(together(read_clouds(workspace, fusion)), params.max_points, params.seed)
+    qualities = named_qualities(scene, read_qualities(workspace, filtering))
     return Dense(cloud, scene.region, len(scene.views), qualities, {})

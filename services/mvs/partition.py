@@ -38,7 +38,11 @@ from shared.runtime.stage import Part
 from shared.runtime.workspace import Workspace
 
 FIRST = "views-000"  # the part that also writes what its round decided
-VIEWS_PER_PART = 4  # two per core of a small worker; neighbours of fewer would be read more often than their maps are computed
+# Where a round computes much and reads little, each photo is a part: a round lasts as long as its slowest part, and four neighbours may
+# take a quarter longer than four others. Elsewhere the sparse model or neighbours' maps would be read, and unpacked, too often.
+VIEWS_PER_PART = {"coarse": 4, "extent": 4, "beyond": 4, "extent-again": 4, "depth": 1, "geometric": 1, "filtering": 4, "fusion": 4}
+ENOUGH_PARTS = 128  # of a round: of more photos than that, a part has several, up to as many as in other rounds
+MOST_VIEWS_PER_PART = 4
 Whose = Literal["own", "sources", "checks"]
 
 
@@ -77,9 +81,16 @@ _READS = {
 _DEPTH_BEYOND = Reads(("coarse", "beyond"), "sources", Maps("beyond", COARSEST, "own"), "extent-again")
 
 
-def batches(scene: Scene) -> dict[str, tuple[int, ...]]:
-    """The views of each part, by its name: neighbours in the order of their names, as near to equal in number as can be."""
-    return {f"views-{k:03d}": tuple(own) for k, own in enumerate(batches_of(scene.usable(), VIEWS_PER_PART))}
+def batches(scene: Scene, round: str) -> dict[str, tuple[int, ...]]:
+    """The views of each part of a round, by its name: neighbours in the order of their names, as near to equal in number as can be."""
+    views = scene.usable()
+    most = max(VIEWS_PER_PART[round], min(MOST_VIEWS_PER_PART, -(-len(views) // ENOUGH_PARTS)))
+    return {f"views-{k:03d}": tuple(own) for k, own in enumerate(batches_of(views, most))}
+
+
+def makers(scene: Scene, round: str) -> dict[int, str]:
+    """Which part of a round has each view."""
+    return {i: part for part, own in batches(scene, round).items() for i in own}
 
 
 def with_related(scene: Scene, own: Sequence[int], whose: Whose) -> tuple[int, ...]:
@@ -114,7 +125,7 @@ def parts_of(workspace: Workspace, params: MvsParams, round: str) -> tuple[Part,
     if round in ("extent", "beyond", "extent-again") and not _is_needed(workspace, scene, round):
         return ()
     reads = reads_of(round, workspace)
-    return tuple(_part(name, scene, own, workspace.inputs("sfm"), reads) for name, own in batches(scene).items())
+    return tuple(_part(name, scene, own, workspace.inputs("sfm"), reads) for name, own in batches(scene, round).items())
 
 
 def _is_needed(workspace: Workspace, scene: Scene, round: str) -> bool:
@@ -123,7 +134,7 @@ def _is_needed(workspace: Workspace, scene: Scene, round: str) -> bool:
         return scene.region.box is not None
     if round == "extent-again":
         return looked_beyond(workspace)
-    return wider_region(scene.region, read_points(workspace, "extent", batches(scene))) is not scene.region
+    return wider_region(scene.region, read_points(workspace, "extent", batches(scene, "extent"))) is not scene.region
 
 
 def _part(name: str, scene: Scene, own: tuple[int, ...], sfm: Path, reads: Reads) -> Part:

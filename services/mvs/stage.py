@@ -25,7 +25,7 @@ class MvsStage:
     """Dense stereo on the CPU."""
 
     name: ClassVar[str] = "mvs"
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     Params: ClassVar[type[BaseModel]] = MvsParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"sfm": ("cameras.json", "images/*", "masks/*", "sparse/*")}
     rounds: ClassVar[tuple[str, ...]] = ("coarse", "extent", "beyond", "extent-again", "depth", "geometric", "filtering", "fusion")
@@ -39,7 +39,7 @@ class MvsStage:
         "sfm": ("cameras.json",),
         "parts/depth": ("scene.json",),
         "parts/filtering": ("depth/*", "quality.json"),
-        "parts/fusion": ("cloud.npz",),
+        "parts/fusion": ("cloud.npy",),
     }
 
     least_inputs: ClassVar[tuple[str, int]] = ("sfm/images/*", LEAST_VIEWS)
@@ -81,7 +81,7 @@ def _finished(dense: "Dense", workspace: Workspace) -> StageReport:
     report = StageReport(
         summary=_summary(dense), warnings=_warnings(dense), engines={n: version(n) for n in ("numba", "numpy", "pycolmap")}
     )
-    if len(dense.cloud.points) < MIN_POINTS:
+    if len(dense.cloud) < MIN_POINTS:
         raise PermanentError("NO_SURFACE", report=report)
     (workspace.outputs / "roi.json").write_text(json.dumps(dense.region.as_json(), indent=1))
     write_ply(dense.cloud, workspace.outputs / "pointcloud.ply")
@@ -101,8 +101,8 @@ def _summary(dense: "Dense") -> dict[str, JsonValue]:
     qualities = dense.qualities
     completeness: dict[str, JsonValue] = {name: round(quality.completeness, 4) for name, quality in qualities.items()}
     return {
-        "points": len(dense.cloud.points),
-        "dense_points": len(dense.cloud.points),
+        "points": len(dense.cloud),
+        "dense_points": len(dense.cloud),
         "views": dense.views,
         "views_used": len(qualities),
         "orbit": dense.region.orbit,

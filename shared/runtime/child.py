@@ -19,6 +19,7 @@ from shared.runtime.compute import Computed, ComputeTask, OnProgress, StageInfo
 from shared.runtime.metrics import CHILD_STARTS
 from shared.runtime.settings import WorkerSettings
 
+SHARES_PER_TASK = 10  # dividing a step, a part of it and the join count so little: a large step has hundreds of parts
 _MACHINE_SHARE = 0.9  # the rest is the worker's own and the kernel's
 
 
@@ -34,7 +35,7 @@ class ChildCompute:
         self._settings = settings
         self._child: ChildProcess | None = None
         self._info: StageInfo | None = None
-        self._tasks = 0
+        self._shares = 0  # done by this child, in tenths of a task
         self._one_at_a_time = asyncio.Lock()
 
     async def describe(self) -> StageInfo:
@@ -49,13 +50,13 @@ class ChildCompute:
         """Computes within the task's limits. Only an answer keeps the child: any other end, cancellation too, kills it."""
         async with self._one_at_a_time:
             child = await self._ready_child()
-            self._tasks += 1
+            self._shares += SHARES_PER_TASK if task.ask == "run" else 1
             try:
                 answer, sampled_peak_bytes = await self._within_limits(child, task, on_progress)
             except BaseException:
                 await self._drop_child()
                 raise
-            if self._tasks >= self._settings.tasks_per_child:
+            if self._shares >= self._settings.tasks_per_child * SHARES_PER_TASK:
                 await self._drop_child()
         return await self._computed(answer, sampled_peak_bytes)
 
@@ -80,7 +81,7 @@ class ChildCompute:
             return self._child
         await self._drop_child()
         child = self._child = await ChildProcess.start(self._target, self._settings)
-        self._tasks = 0
+        self._shares = 0
         try:
             async with asyncio.timeout(self._settings.child_start_s):
                 await child.say({"ask": "describe"})

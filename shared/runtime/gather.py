@@ -2,7 +2,7 @@
 
 stop? step committed? → turn.py, as for any step · split replaced, next round marked? → ack · a part missing? → published again → ack
 a closer before the one that published this? → look again in a minute (and once more before the next round's parts are published)
-a next round?   divided already? → publish what is missing, or what follows → mark → ack
+a next round?   (one without parts is passed over) divided already? → publish what is missing, or what follows → mark → ack
                 the stage is asked, with what this round made → <split>/split.json → publish every part → mark → ack
 the join        inputs of the split's own chain, what every round made → compute in the child → the step's manifest, as for any step
 """
@@ -29,19 +29,24 @@ class GatherAttempt(ShareAttempt, ScatteringAttempt):
         if standing.over or standing.missing:
             return Onward(brought_on_by(standing, self._message), "gathered_too_late" if standing.over else "gathered_too_early")
         self._give_way(standing, self._message.closer)
-        following = info.rounds.index(split.round) + 1
-        if following < len(info.rounds):
-            return await self._next_round(info, split, info.rounds[following])
-        return await self._joined(info, split)
+        before = (*split.before, await self._splits.made(split, self._tools.settings.transfers))
+        for round in info.rounds[info.rounds.index(split.round) + 1 :]:
+            if (onward := await self._next_round(info, split, round, before)) is not None:
+                return onward
+            before = (*before, RoundMade(round=round, split=following_id(before[-1], round), parts=(), seconds=self._seconds))
+            self._seconds = 0.0
+        return await self._joined(info, before)
 
-    async def _next_round(self, info: StageInfo, split: Split, round: str) -> Onward:
-        before = await self._made(split)
+    async def _next_round(self, info: StageInfo, split: Split, round: str, before: tuple[RoundMade, ...]) -> Onward | None:
+        """None for a round without parts: nobody else need hear of it."""
         following = following_id(before[-1], round)
         found = await self._splits.find(following)
         if found is not None:
             return self._scattered(split, await self._splits.standing(found), "scattered_again")
         request, chain = await self._context()
         divided = await self._divide(Division(following, round, split.generation, before), info, request, chain)
+        if not divided.parts:
+            return None
         self._give_way(await self._splits.standing(split), self._message.closer)
         return self._scattered(split, await self._splits.commit(divided), "scattered")
 
@@ -49,8 +54,7 @@ class GatherAttempt(ShareAttempt, ScatteringAttempt):
         """Marks this round as followed once nothing of the next one is left to publish."""
         return Onward(brought_on_by(following, self._message), settlement, self._splits.followed(split, following.split))
 
-    async def _joined(self, info: StageInfo, split: Split) -> Manifest:
-        rounds = await self._made(split)
+    async def _joined(self, info: StageInfo, rounds: tuple[RoundMade, ...]) -> Manifest:
         request, chain = await self._context()
         files = files_needed(self._message, request, chain, info.join_needs) + rounds_outputs(self._message, rounds, info.join_needs)
         async with self._workspace(request, chain, files) as workspace:
@@ -71,9 +75,6 @@ class GatherAttempt(ShareAttempt, ScatteringAttempt):
                 ),
             }
         )
-
-    async def _made(self, split: Split) -> tuple[RoundMade, ...]:
-        return (*split.before, await self._splits.made(split, self._tools.settings.transfers))
 
     async def _progress(self, fraction: float, sentence: str) -> None:
         """What the join tells, behind every round."""

@@ -1,8 +1,7 @@
 """What a step reads: the request, uploads, and the outputs of earlier steps, through the chain alone and verified by sha256."""
 
 import asyncio
-import json
-from collections.abc import Container, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from shared.storage import keys
 
 Value = TypeVar("Value")
 
+_SPECIAL = frozenset("*?[")  # to fnmatch
 UPLOADS = "images"  # in a stage's `needs`: what callers uploaded
 
 
@@ -55,9 +55,9 @@ def files_needed(
     """The objects that the stage declared to need. Raises CorruptInput for a name that would leave the folder."""
     files = _uploads(message, request) if UPLOADS in needs else []
     for manifest in chain:
-        patterns = needs.get(manifest.stage, ())
+        is_needed = _matcher(needs.get(manifest.stage, ()))
         for output in manifest.outputs:
-            if any(fnmatchcase(output.name, pattern) for pattern in patterns):
+            if is_needed(output.name):
                 key = keys.attempt_file(manifest.job_id, manifest.position, manifest.step, manifest.attempt, output.name)
                 name = f"{manifest.stage}/{output.name}"
                 files.append(InputFile(key, name, output.sha256, manifest.position, manifest.attempt))
@@ -69,10 +69,10 @@ def part_outputs(
 ) -> list[InputFile]:
     """What parts of an earlier round made: of all of them, or of those named. Raises CorruptInput as `files_needed` does."""
     job_id, position, step = message.job_id, message.position, message.step.name
-    files = []
+    files, is_needed = [], _matcher(patterns)
     for part in made.parts:
         for output in part.outputs if parts is None or part.part in parts else ():
-            if any(fnmatchcase(output.name, pattern) for pattern in patterns):
+            if is_needed(output.name):
                 key = keys.part_file(job_id, position, step, made.split, part.part, part.attempt, output.name)
                 files.append(InputFile(key, f"{made.round}/{part.part}/{output.name}", output.sha256, position, None, PARTS))
     return _all_inside(files)
@@ -102,7 +102,7 @@ def write_context(root: Path, request: JobRequest, chain: Sequence[Manifest]) ->
     """`request.json` and `steps.json` of a workspace."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "request.json").write_bytes(request.to_bytes())
-    (root / "steps.json").write_text(json.dumps([manifest.model_dump(mode="json") for manifest in chain]))
+    (root / "steps.json").write_bytes(b"[" + b",".join(manifest.to_bytes() for manifest in chain) + b"]")
 
 
 def digest_inputs(message: StageMessage, request: JobRequest, files: Iterable[InputFile]) -> list[tuple[str, str]]:
@@ -127,6 +127,13 @@ async def all_or_first_error(coroutines: Iterable[Coroutine[Any, Any, Value]]) -
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a name matches one of the patterns. Most are names themselves, and there may be thousands of both."""
+    names = {pattern for pattern in patterns if not _SPECIAL & set(pattern)}
+    others = [pattern for pattern in patterns if pattern not in names]
+    return lambda name: name in names or any(fnmatchcase(name, pattern) for pattern in others)
 
 
 def _uploads(message: StageMessage, request: JobRequest) -> list[InputFile]:

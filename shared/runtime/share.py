@@ -3,6 +3,7 @@
 from shared.contracts.manifest import Manifest
 from shared.contracts.messages import StageMessage
 from shared.contracts.request import JobRequest
+from shared.contracts.split import Split
 from shared.errors import MeshworkError
 from shared.runtime.attempt import Attempt
 from shared.runtime.compute import OnProgress, StageInfo
@@ -31,7 +32,7 @@ class ShareAttempt(Attempt):
     async def _begin(self) -> tuple[StageInfo, Standing]:
         """The stage, and how far the split is. Raises OtherVersion and CorruptInput."""
         info = await self._tools.compute.describe()
-        split = await self._splits.read(str(self._message.split))
+        split = await self._split()
         self._links, self._digest = split.chain, split.digest
         if split.stage_version != info.version or split.round not in info.rounds:
             raise OtherVersion(f"split by version {split.stage_version} of {split.stage}, this is {info.version}")
@@ -42,7 +43,15 @@ class ShareAttempt(Attempt):
         if not standing.over and closer is not None and standing.closer is not None and standing.closer < closer:
             raise LeftToAnother
 
+    async def _split(self) -> Split:
+        message = self._message
+        name = (message.job_id, message.position, message.split)
+        return await self._tools.last_read.get("split", name, lambda: self._splits.read(str(message.split)))
+
     async def _context(self) -> tuple[JobRequest, tuple[Manifest, ...]]:
         """What was asked, and the manifests of the chain that the step was split with."""
+        return await self._tools.last_read.get("context", (self._message.job_id, self._links), self._read_context)
+
+    async def _read_context(self) -> tuple[JobRequest, tuple[Manifest, ...]]:
         request = await read_request(self._store, self._message)
         return request, tuple([await attempt_manifest(self._store, self._message.job_id, link) for link in self._links])

@@ -63,7 +63,7 @@ class PartitionedStage(Stage, Protocol):
     def split(self, workspace: Workspace, params: Any, round: str) -> tuple[Part, ...]:
         """The parts of a round. Pure, and cheap: it reads `split_needs`, of rounds before this one alone.
 
-        Fewer than two in the first round: not worth it, `run` is called instead.
+        Fewer than two in the first round: not worth it, `run` is called instead. None in a later one: that round is passed over.
         """
 
     def run_part(self, workspace: Workspace, params: Any, round: str, part: str) -> None:

@@ -2,11 +2,12 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.ports import ArtifactStore, Broker
 from shared.runtime.compute import Compute
+from shared.runtime.last_read import LastRead
 from shared.runtime.patience import OnState
 from shared.runtime.settings import WorkerSettings
 from shared.runtime.workfolder import WorkFolder
@@ -25,3 +26,4 @@ class Tools:
     new_id: Callable[[], str]
     now: Callable[[], datetime]
     rng: random.Random
+    last_read: LastRead = field(default_factory=LastRead)

@@ -20,8 +20,8 @@ from tests.simulation.network import Network
 STEPS = ("ingest", "sfm", "export")
 PARTITIONED = "sfm"
 Parts = Mapping[str, tuple[tuple[str, ...], ...]]  # of each round, of each kind of job
-FEW_PARTS: Parts = {"first": ((), ("a", "b"), ("a", "b", "c")), "second": ((), ("x",), ("x", "y"))}
-MANY_PARTS: Parts = {"first": (tuple("abcdefghijklmnop"),) * 3, "second": (tuple("abcdefghijklmnop"),) * 3}
+FEW_PARTS: Parts = {"first": ((), ("a", "b"), ("a", "b", "c"), ("a", "b")), "second": ((), ("x",), ("x", "y"), ())}
+MANY_PARTS: Parts = {"first": (tuple("abcdefghijklmnop"),) * 4, "second": (tuple("abcdefghijklmnop"),) * 4}
 CROWD = 8  # workers who share those
 LINEAGE = "lineage.json"
 RESULT = "model.glb"
@@ -103,8 +103,8 @@ class SimulatedCompute:
 
 
 def _kind(task: ComputeTask) -> int:
-    """How a job's step is divided: a third of them not at all. By its request alone, as `split` is pure."""
-    return hashlib.sha256((task.workspace / "request.json").read_bytes()).digest()[0] % 3
+    """How a job's step is divided: a quarter of them not at all. By its request alone, as `split` is pure."""
+    return hashlib.sha256((task.workspace / "request.json").read_bytes()).digest()[0] % 4
 
 
 def _plans(names: Sequence[str]) -> tuple[PartPlan, ...]:

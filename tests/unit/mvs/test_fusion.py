@@ -3,7 +3,7 @@
 import numpy as np
 
 from services.mvs.consistency_kernels import agreement, camera_normals, fit_slopes, owned
-from services.mvs.fusion import Cloud, octahedral, thinned, together, without_speckles
+from services.mvs.fusion import POINT, octahedral, thinned, together, without_speckles
 from services.mvs.views import Level, at_level, warp
 from tests.unit.mvs.small_scene import MIDDLE, RADIUS, orbit, true_inverse_depth
 
@@ -108,13 +108,13 @@ def test_octahedral_bytes_keep_normals() -> None:
 
 def test_a_cloud_is_capped() -> None:
     """Beyond the cap a cloud is thinned, the same points for the same seed."""
-    points = np.arange(300, dtype=np.float32).reshape(100, 3)
-    cloud = Cloud(points, points, points.astype(np.uint8))
+    cloud = np.zeros(100, POINT)
+    cloud["point"] = np.arange(300).reshape(100, 3)
     one, other = (thinned(together([cloud, cloud]), 50, 3) for _ in range(2))
-    assert len(one.points) == 50
-    np.testing.assert_array_equal(one.points, other.points)
+    assert len(one) == 50
+    np.testing.assert_array_equal(one, other)
 
 
 def test_no_views_give_an_empty_cloud() -> None:
     """So that the stage can say NO_SURFACE instead of failing on it."""
-    assert len(thinned(together([]), 50, 3).points) == 0
+    assert len(thinned(together([]), 50, 3)) == 0

@@ -1,6 +1,7 @@
 """Whoever shares a reconstruction among replicas gets what one process makes, to the last bit."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,19 +38,19 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("size", "params", "cut", "rounds_made"),
+    ("sizes", "params", "cut", "rounds_made"),
     [
-        (3, PARAMS, False, 6),
-        (4, PARAMS, True, 8),
-        (7, PARAMS.model_copy(update={"region": "off", "max_points": 20_000}), False, 5),
+        (itertools.cycle((3,)), PARAMS, False, 6),
+        (itertools.cycle((4, 3, 2, 1)), PARAMS, True, 8),
+        (itertools.cycle((7, 1)), PARAMS.model_copy(update={"region": "off", "max_points": 20_000}), False, 5),
     ],
     ids=["orbit", "object-beyond-its-region", "whole-frames"],
 )
 def test_the_same_bytes_in_parts(
-    sfm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, params: MvsParams, cut: bool, rounds_made: int
+    sfm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: Iterator[int], params: MvsParams, cut: bool, rounds_made: int
 ) -> None:
     """Cloud, depth maps and region, whatever the batches; a part reads what it declared, and rounds that nobody needs are left out."""
-    monkeypatch.setattr(partition, "VIEWS_PER_PART", size)
+    monkeypatch.setattr(partition, "VIEWS_PER_PART", dict(zip(MvsStage.rounds, sizes, strict=False)))
     monkeypatch.setattr(partition, "LEAST_VIEWS", 2)
     if cut:
         monkeypatch.setattr(rounds, "find_region", _cut(find_region))
@@ -76,11 +77,21 @@ def test_few_photos_are_not_shared(sfm_folder: Path, tmp_path: Path) -> None:
 
 def test_batches_are_near_to_equal(scene: Scene) -> None:
     """Ten views make three parts of three or four; a view without sources is in none."""
-    sizes = [len(own) for own in partition.batches(scene).values()]
+    sizes = [len(own) for own in partition.batches(scene, "coarse").values()]
     assert sizes == [3, 3, 4]
     alone = replace(scene.selections[3], sources=())
     lonely = replace(scene, selections=[alone if i == 3 else selection for i, selection in enumerate(scene.selections)])
-    assert [i for own in partition.batches(lonely).values() for i in own] == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert [i for own in partition.batches(lonely, "coarse").values() for i in own] == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(("photos", "parts"), [(10, 10), (128, 128), (129, 65), (300, 100), (1000, 250)])
+def test_photos_are_parts_of_their_own_where_that_makes_enough(scene: Scene, photos: int, parts: int) -> None:
+    """In a round that computes much; of many photos no more than four are one part."""
+    many = replace(scene, selections=[scene.selections[0]] * photos)
+    made = partition.batches(many, "geometric")
+    assert len(made) == parts
+    assert [i for own in made.values() for i in own] == list(range(photos))
+    assert partition.makers(many, "geometric") == {i: part for part, own in made.items() for i in own}
 
 
 def test_a_packed_map_comes_back(scene: Scene, tmp_path: Path) -> None:

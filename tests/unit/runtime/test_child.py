@@ -14,7 +14,7 @@ import pytest
 from loguru import logger
 
 from shared.errors import ChildDied, OutOfMemory, PermanentError, StageTimeout, TransientError
-from shared.runtime.child import ChildCompute
+from shared.runtime.child import SHARES_PER_TASK, ChildCompute
 from shared.runtime.child_process import child_environment
 from shared.runtime.compute import Computed, ComputeTask
 from shared.runtime.inputs import write_context
@@ -90,6 +90,23 @@ async def test_the_child_is_replaced_after_a_number_of_tasks(bench: Bench) -> No
 
     first, second, third, fourth = bench.pids()
     assert first == second != third == fourth
+
+
+async def test_parts_of_a_step_wear_a_child_less(bench: Bench) -> None:
+    """One large step has hundreds: loading libraries and kernels again for a few of them would cost as much as they do."""
+    compute = ChildCompute("tests.support.partitioned:FakePartitioned", WorkerSettings(tasks_per_child=1))
+    try:
+        for k in range(SHARES_PER_TASK + 2):
+            params = {"diary": str(bench.root / "diary")}
+            task = ComputeTask(bench.root / f"part{k}", params, 60, 1 << 30, ask="run_part", round="letters", part="a")
+            write_context(task.workspace, a_request("j"), ())
+            await compute.run(task, bench.on_progress)
+    finally:
+        await compute.close()
+
+    pids = bench.pids()
+    assert len(set(pids[:SHARES_PER_TASK])) == 1
+    assert pids[0] != pids[SHARES_PER_TASK] == pids[-1]
 
 
 @pytest.mark.parametrize(("behaviour", "how"), [("abort", "SIGABRT"), ("kill", "SIGKILL"), ("exit", "exit code 3")])

@@ -1,6 +1,7 @@
 """A step that is divided: rounds of parts for any number of workers, then a join; every line of the protocol."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -138,6 +139,56 @@ async def test_a_later_round_may_have_any_number_of_parts(mesh: Mesh, later: tup
     message = await prepared(mesh, PartitionedCompute("segmentation", {"first": (Part("a"), Part("b")), "second": later}))
     await ended(mesh)
     assert joined_parts(await mesh.manifest(message)) == ["first.a", "first.b", *(f"second.{part.name}" for part in later)]
+
+
+async def test_rounds_without_parts_are_passed_over(mesh: Mesh) -> None:
+    """Whoever goes on asks about the next one, or joins: they are nobody else's delivery, and nothing is written about them."""
+    parts = tuple(Part(name, needs={"parts/first": ("*.txt",)}, parts=()) for name in "xy")
+    compute = PartitionedCompute("segmentation", {"first": (Part("a"), Part("b")), "none": (), "last": parts, "end": ()})
+    message = await prepared(mesh, compute)
+    await ended(mesh)
+    last = await the_split(mesh, message, "last")
+    asked = ["split first", "run_part first.a", "run_part first.b", "split none", "split last", "run_part last.x", "run_part last.y"]
+    assert compute.asked() == [*asked, "split end", "join"]
+    assert {split.round for split in await splits_of(mesh, message)} == {"first", "last"}
+    assert [(made.round, len(made.parts)) for made in last.before] == [("first", 2), ("none", 0)]
+    assert joined_parts(await mesh.manifest(message)) == ["first.a", "first.b", "last.x", "last.y"]
+
+    await mesh.store.delete([keys.step_manifest(message.job_id, 1, "segmentation"), key_of(last, "y")])
+    await mesh.submit(message, with_request=False)
+    await ended(mesh, 3)
+    assert compute.asked()[len(asked) + 2 :] == ["run_part last.y", "split end", "join"]
+
+
+async def test_what_follows_a_round_again_finds_the_one_behind_an_empty_one(mesh: Mesh) -> None:
+    """Its worker was lost before it could say that the round is followed: nothing is computed twice."""
+    compute = PartitionedCompute("segmentation", {"first": (Part("a"), Part("b")), "none": (), "last": (Part("x", needs={}, parts=()),)})
+    message = await prepared(mesh, compute)
+    await ended(mesh)
+    first, last = await the_split(mesh, message, "first"), await the_split(mesh, message, "last")
+    followed = keys.split_followed(message.job_id, 1, "segmentation", first.id, last.id)
+    await mesh.store.delete([keys.step_manifest(message.job_id, 1, "segmentation"), followed])
+    await mesh.submit(message.share(first, None), with_request=False)
+    await ended(mesh, 3)
+    assert compute.asked()[7:] == ["split none", "join"]
+    assert await mesh.store.exists(followed)
+
+
+async def test_a_worker_reads_once_what_its_parts_have_in_common(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their split, the request and the manifests of earlier steps: they never change, and of many parts a split is large."""
+    read, get = Counter[str](), mesh.store.get
+
+    async def counted(key: str) -> bytes:
+        data = await get(key)
+        read[key] += 1
+        return data
+
+    message = await prepared(mesh)
+    monkeypatch.setattr(mesh.store, "get", counted)
+    await mesh.worker("segmentation", PartitionedCompute("segmentation", {"only": tuple(Part(name) for name in "abcdefgh")}))
+    await ended(mesh)
+    assert [count for key, count in read.items() if key.endswith("/split.json")] == [1]
+    assert read[keys.request(message.job_id)] <= 3  # of the step itself, and of its shares
 
 
 @pytest.mark.parametrize("round", TWO_ROUNDS)
