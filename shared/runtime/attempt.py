@@ -10,10 +10,10 @@ from shared.contracts.manifest import ChainLink, Manifest, OutputFile, StageRepo
 from shared.contracts.messages import StageMessage
 from shared.contracts.request import JobRequest
 from shared.errors import CODES, ChildDied, DiskFull, PermanentError, TransientError
-from shared.runtime.commit import upload_outputs
-from shared.runtime.compute import Ask, Computed, ComputeTask, OnProgress
+from shared.runtime.compute import Ask, Computed, ComputeTask, OnFinished, OnProgress
 from shared.runtime.inputs import InputFile, fetch, write_context
 from shared.runtime.metrics import STAGE_DURATION, STAGE_PEAK_MEMORY
+from shared.runtime.outputs import Outputs
 from shared.runtime.patience import DISK, PatientStore
 from shared.runtime.tools import Tools
 from shared.storage import keys
@@ -29,6 +29,10 @@ class Onward:
 
 
 async def _ignore(fraction: float, sentence: str) -> None:
+    pass
+
+
+def _not_kept(name: str) -> None:
     pass
 
 
@@ -75,9 +79,12 @@ class Attempt:
     async def _fetch(self, workspace: Path, files: Sequence[InputFile]) -> None:
         await fetch(self._store, workspace, files, self._tools.settings.transfers, self._message.step.stage)
 
-    async def _upload(self, workspace: Path) -> tuple[OutputFile, ...]:
+    async def _outputs(self, workspace: Path, ask: Ask = "run", round: str = "", part: str = "") -> tuple[Computed, tuple[OutputFile, ...]]:
+        """Computes, and uploads what that makes."""
         at_once, stage = self._tools.settings.transfers, self._message.step.stage
-        return await upload_outputs(self._store, workspace / "outputs", self._output_key, at_once, stage)
+        async with Outputs(self._store, workspace / "outputs", self._output_key, at_once, stage) as outputs:
+            computed = await self._compute(workspace, ask, round, part, outputs.finished)
+            return computed, await outputs.upload()
 
     def _output_key(self, name: str) -> str:
         return keys.attempt_file(self._message.job_id, self._message.position, self._message.step.name, self._name, name)
@@ -86,7 +93,7 @@ class Attempt:
         """What the child tells."""
         await self._on_progress(fraction, sentence)
 
-    async def _compute(self, workspace: Path, ask: Ask = "run", round: str = "", part: str = "") -> Computed:
+    async def _compute(self, workspace: Path, ask: Ask, round: str, part: str = "", on_finished: OnFinished = _not_kept) -> Computed:
         message, step = self._message, self._message.step
         limits = (step.hard_limit_s, step.memory_limit_bytes)
         task = ComputeTask(workspace, step.params, *limits, message.reduction, message.attempt, ask, round, part)
@@ -94,7 +101,7 @@ class Attempt:
         self._store.patience.extend(step.hard_limit_s)  # what is computed would be lost if the message were put aside
         started, outcome = loop.time(), "cancelled"
         try:
-            computed = await self._tools.compute.run(task, on_progress)
+            computed = await self._tools.compute.run(task, on_progress, on_finished)
             outcome = "completed"
         except (PermanentError, TransientError) as error:
             outcome = error.code

@@ -5,7 +5,9 @@ What the worker knows of its stage (name, version, needs) it asks the child, so 
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import psutil
 from loguru import logger
@@ -15,7 +17,7 @@ from shared.contracts.split import PartPlan
 from shared.errors import ChildDied, OutOfMemory, PermanentError, StageTimeout
 from shared.runtime.child_process import ChildProcess
 from shared.runtime.child_protocol import Frame, error_of
-from shared.runtime.compute import Computed, ComputeTask, OnProgress, StageInfo
+from shared.runtime.compute import Computed, ComputeTask, OnFinished, OnProgress, StageInfo
 from shared.runtime.metrics import CHILD_STARTS
 from shared.runtime.settings import WorkerSettings
 
@@ -27,7 +29,7 @@ class ChildCompute:
     """One stage in one child, one task at a time.
 
     compute = ChildCompute("services.sfm.stage:SfmStage", WorkerSettings())
-    computed = await compute.run(ComputeTask(folder, {}, hard_limit_s=600, memory_limit_bytes=4 << 30), on_progress)
+    computed = await compute.run(ComputeTask(folder, {}, hard_limit_s=600, memory_limit_bytes=4 << 30), on_progress, on_finished)
     """
 
     def __init__(self, target: str, settings: WorkerSettings) -> None:
@@ -46,13 +48,13 @@ class ChildCompute:
         assert self._info is not None
         return self._info
 
-    async def run(self, task: ComputeTask, on_progress: OnProgress) -> Computed:
+    async def run(self, task: ComputeTask, on_progress: OnProgress, on_finished: OnFinished) -> Computed:
         """Computes within the task's limits. Only an answer keeps the child: any other end, cancellation too, kills it."""
         async with self._one_at_a_time:
             child = await self._ready_child()
             self._shares += SHARES_PER_TASK if task.ask == "run" else 1
             try:
-                answer, sampled_peak_bytes = await self._within_limits(child, task, on_progress)
+                answer, sampled_peak_bytes = await self._within_limits(child, _converse(child, task, on_progress, on_finished), task)
             except BaseException:
                 await self._drop_child()
                 raise
@@ -100,10 +102,10 @@ class ChildCompute:
         self._info = _info(answer)
         return child
 
-    async def _within_limits(self, child: ChildProcess, task: ComputeTask, on_progress: OnProgress) -> tuple[Frame, int]:
+    async def _within_limits(self, child: ChildProcess, conversation: Coroutine[Any, Any, Frame], task: ComputeTask) -> tuple[Frame, int]:
         """The last frame and the largest memory seen, unless a limit is met first."""
         memory = _MemoryWatch(child, min(task.memory_limit_bytes, machine_memory_bytes()), self._settings.memory_check_s)
-        answer = asyncio.create_task(_converse(child, task, on_progress))
+        answer = asyncio.create_task(conversation)
         watch = asyncio.create_task(memory.run())
         try:
             done, _ = await asyncio.wait({answer, watch}, timeout=task.hard_limit_s, return_when=asyncio.FIRST_COMPLETED)
@@ -144,7 +146,7 @@ def _info(answer: Frame) -> StageInfo:
     return StageInfo(answer["name"], answer["version"], needs, tuple(answer["rounds"]), split_needs, join_needs, (pattern, least))
 
 
-async def _converse(child: ChildProcess, task: ComputeTask, on_progress: OnProgress) -> Frame:
+async def _converse(child: ChildProcess, task: ComputeTask, on_progress: OnProgress, on_finished: OnFinished) -> Frame:
     await child.say(
         {
             "ask": task.ask,
@@ -158,9 +160,13 @@ async def _converse(child: ChildProcess, task: ComputeTask, on_progress: OnProgr
     )
     while True:
         frame = await child.hear()
-        if frame.get("say") != "progress":
-            return frame
-        await on_progress(float(frame["fraction"]), str(frame["message"]))
+        match frame.get("say"):
+            case "progress":
+                await on_progress(float(frame["fraction"]), str(frame["message"]))
+            case "finished":
+                on_finished(str(frame["output"]))
+            case _:
+                return frame
 
 
 class _MemoryWatch:

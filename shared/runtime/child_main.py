@@ -60,6 +60,10 @@ class Channel:
             self._told_at = now
             self.say({"say": "progress", "fraction": float(fraction), "message": str(message)[:500]})
 
+    def finished(self, name: str) -> None:
+        """Tells the worker that an output is written."""
+        self.say({"say": "finished", "output": name})
+
     def requests(self) -> Iterator[Frame]:
         """What the worker asks, until it hangs up."""
         while header := self._read(HEADER.size):
@@ -96,7 +100,7 @@ def _description(stage: Stage) -> Frame:
 
 def _work(stage: Stage, request: dict[str, Any], channel: Channel) -> Frame:
     _forget_peak_memory()
-    workspace = Workspace(Path(request["workspace"]), channel.progress, request["reduction"], request["tries"])
+    workspace = Workspace(Path(request["workspace"]), channel.progress, request["reduction"], request["tries"], channel.finished)
     params = stage.Params.model_validate(request["params"])
     report, parts = StageReport(), list[Frame]()
     match request["ask"]:

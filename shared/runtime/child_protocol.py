@@ -3,7 +3,7 @@
 worker → child   {"ask": "describe"}
                  {"ask": "run" | "split" | "run_part" | "join", "workspace", "params", "reduction", "tries", "round", "part"}
 child → worker   {"say": "stage", "name", "version", "needs", "rounds", "least_inputs", "split_needs", "join_needs"}
-                 {"say": "progress", "fraction", "message"}
+                 {"say": "progress", "fraction", "message"} | {"say": "finished", "output"}
                  {"say": "done", "report", "parts", "peak_memory_bytes"}
                  {"say": "permanent", "code", "message", "hint", "report"} | {"say": "transient", "code", "message"}
                  {"say": "crashed", "traceback"}

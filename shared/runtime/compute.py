@@ -9,6 +9,7 @@ from shared.contracts.manifest import StageReport
 from shared.contracts.split import PartPlan
 
 OnProgress = Callable[[float, str], Awaitable[None]]
+OnFinished = Callable[[str], None]  # an output's name
 Ask = Literal["run", "split", "run_part", "join"]  # the stage's methods
 
 
@@ -55,8 +56,11 @@ class Compute(Protocol):
     async def describe(self) -> StageInfo:
         """Name, version, needs and rounds of the stage. Raises ChildDied when it cannot be imported."""
 
-    async def run(self, task: ComputeTask, on_progress: OnProgress) -> Computed:
-        """Computes. Raises PermanentError, TransientError, OutOfMemory, StageTimeout or ChildDied; cancelling it ends the work."""
+    async def run(self, task: ComputeTask, on_progress: OnProgress, on_finished: OnFinished) -> Computed:
+        """Computes. Raises PermanentError, TransientError, OutOfMemory, StageTimeout or ChildDied; cancelling it ends the work.
+
+        `on_finished` hears of outputs that the stage will not write again, some time before the end; of the others it need not.
+        """
 
     async def close(self) -> None:
         """Ends whatever runs."""

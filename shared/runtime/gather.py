@@ -58,8 +58,7 @@ class GatherAttempt(ShareAttempt, ScatteringAttempt):
         request, chain = await self._context()
         files = files_needed(self._message, request, chain, info.join_needs) + rounds_outputs(self._message, rounds, info.join_needs)
         async with self._workspace(request, chain, files) as workspace:
-            computed = await self._compute(workspace, "join")
-            outputs = await self._upload(workspace)
+            computed, outputs = await self._outputs(workspace, "join")
         parts = [part for made in rounds for part in made.parts]
         manifest = await self._manifest(computed.report)
         return manifest.model_copy(

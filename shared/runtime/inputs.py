@@ -54,8 +54,9 @@ def files_needed(
 ) -> list[InputFile]:
     """The objects that the stage declared to need. Raises CorruptInput for a name that would leave the folder."""
     files = _uploads(message, request) if UPLOADS in needs else []
+    stages = [manifest.stage for manifest in chain]
     for manifest in chain:
-        is_needed = _matcher(needs.get(manifest.stage, ()))
+        is_needed = _matcher(_patterns(needs, manifest.stage, stages))
         for output in manifest.outputs:
             if is_needed(output.name):
                 key = keys.attempt_file(manifest.job_id, manifest.position, manifest.step, manifest.attempt, output.name)
@@ -136,6 +137,12 @@ def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
     return lambda name: name in names or any(fnmatchcase(name, pattern) for pattern in others)
 
 
+def _patterns(needs: Mapping[str, tuple[str, ...]], stage: str, stages: Sequence[str]) -> list[str]:
+    """Of the outputs of `stage` that are needed. What is needed of `a|b` is of the first of them that is among `stages`."""
+    chosen = {asked: next((name for name in asked.split("|") if name in stages), None) for asked in needs}
+    return [pattern for asked, patterns in needs.items() if chosen[asked] == stage for pattern in patterns]
+
+
 def _uploads(message: StageMessage, request: JobRequest) -> list[InputFile]:
     return [
         InputFile(image.key, f"{UPLOADS}/{index:03d}_{image.name}", image.sha256, message.position, None)
@@ -146,11 +153,12 @@ def _uploads(message: StageMessage, request: JobRequest) -> list[InputFile]:
 
 def _all_inside(files: list[InputFile]) -> list[InputFile]:
     for file in files:
-        if not _is_inside(file.name):
+        if not is_inside(file.name):
             raise CorruptInput(file.key, file.position, file.attempt)
     return files
 
 
-def _is_inside(name: str) -> bool:
+def is_inside(name: str) -> bool:
+    """Whether a relative path, with forward slashes, stays in its folder."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and "\0" not in name and "\\" not in name

@@ -71,8 +71,7 @@ class StepAttempt(ScatteringAttempt):
 
     async def _made(self, request: JobRequest, files: Sequence[InputFile]) -> Manifest:
         async with self._workspace(request, self._chain, files) as workspace:
-            computed = await self._compute(workspace)
-            outputs = await self._upload(workspace)
+            computed, outputs = await self._outputs(workspace)
         manifest = await self._manifest(computed.report)
         return manifest.model_copy(update={"outputs": outputs, "peak_memory_bytes": computed.peak_memory_bytes})
 

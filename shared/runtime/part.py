@@ -54,8 +54,7 @@ class PartAttempt(ShareAttempt):
         needs = needs if plan.needs is None else plan.needs
         files = files_needed(self._message, request, chain, needs) + self._earlier_parts(split, plan, needs)
         async with self._workspace(request, chain, files) as workspace:
-            computed = await self._compute(workspace, "run_part", split.round, plan.name)
-            outputs = await self._upload(workspace)
+            computed, outputs = await self._outputs(workspace, "run_part", split.round, plan.name)
         return PartMade(
             job_id=self._message.job_id,
             split=split.id,

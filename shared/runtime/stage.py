@@ -20,7 +20,7 @@ class Stage(Protocol):
     version: ClassVar[str]  # bump when outputs change: it is part of the digest
     Params: ClassVar[type[BaseModel]]  # services/<stage>/params.py
     # stage -> glob patterns of its outputs that this one reads; "images" (uploads) as a stage of its own.
-    # A stage that the pipeline does not have is skipped.
+    # A stage that the pipeline does not have is skipped; of "postprocess|mvs" the first that it has is read.
     needs: ClassVar[Mapping[str, tuple[str, ...]]]
 
     def run(self, workspace: Workspace, params: Any) -> StageReport:

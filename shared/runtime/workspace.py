@@ -26,6 +26,10 @@ def _no_progress(fraction: float, message: str) -> None:
     pass
 
 
+def _nobody(name: str) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Workspace:
     """Paths and progress of one attempt. `reduction` is 1 when the last try ran out of memory: compute at a lower resolution."""
@@ -34,6 +38,7 @@ class Workspace:
     report_progress: ProgressCallback = field(default=_no_progress)
     reduction: int = 0
     tries: int = 1
+    report_finished: Callable[[str], None] = field(default=_nobody)
 
     @property
     def outputs(self) -> Path:
@@ -65,6 +70,10 @@ class Workspace:
     def progress(self, fraction: float, message: str) -> None:
         """Tells how far the stage is (0 to 1), with a sentence for a person."""
         self.report_progress(fraction, message)
+
+    def finished(self, output: Path) -> None:
+        """Tells that a file of `outputs` is written, for good: it is uploaded beside what is still to be computed. From any thread."""
+        self.report_finished(output.relative_to(self.outputs).as_posix())
 
     def _folder(self, name: str) -> Path:
         path = self.root / name

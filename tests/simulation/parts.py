@@ -96,7 +96,7 @@ def parts_of(process: Process, world: "World") -> list[Part]:
         return _gateway_parts(process, process.rows, store, world.plan.linger)
     if process.kind == "webhooks":
         return [WebhookConsumer(process.broker, store, world.receiver, _webhook_settings(), world.now, world.new_id, world.rng)]
-    process.compute = compute = SimulatedCompute(process.kind, world.rng, world.trouble, world.plan.crowd)
+    process.compute = compute = SimulatedCompute(process.kind, world.rng, world.trouble, world.plan.crowd, world.plan.early)
     process.broker.computations = lambda: compute.begun
     folder = SimulatedFolder(process.name)
     stage = f"simulated:{process.kind}"

@@ -22,6 +22,7 @@ FATES = (REFUSED, LOST, LATE, TWICE, CRASH_BEFORE, CRASH_AFTER, CUT, STALL, DAMA
 
 _HUNTED = 0.05  # of all runs
 _CROWDED = 0.04  # of all runs: they take long; in half of those nothing goes wrong
+_EARLY = 0.2  # of all runs: their stages finish outputs before the end, which go up meanwhile
 _RATES = (0.003, 0.01, 0.03)
 _HARSH = {TWICE: 4.0, DAMAGED: 8.0, MISREAD: 8.0}  # few calls publish, store a step's output or read one
 _PAUSES_S = (0.5, 5.0, 40.0, 120.0, 600.0)
@@ -52,8 +53,8 @@ class Plan:
     """`rates`: share of calls that meet each fate; `mishaps`, where given, are what happens in their place.
 
     `slow`: share of calls that take seconds. `trouble`: how often stages fail by themselves, `deaf`: callers' servers. `linger`: seconds
-    for which trackers collect a batch. `crowd`: many workers share steps of many parts. `disorder`: how many choices of the scheduler are
-    free; after that the oldest callback is next.
+    for which trackers collect a batch. `crowd`: many workers share steps of many parts. `early`: stages finish outputs before the end.
+    `disorder`: how many choices of the scheduler are free; after that the oldest callback is next.
     """
 
     seed: int
@@ -66,6 +67,7 @@ class Plan:
     deaf: float = 0.0
     linger: float = 0.02
     crowd: bool = False
+    early: bool = False
     disorder: int = FREE
 
     @staticmethod
@@ -73,8 +75,9 @@ class Plan:
         """Each seed has its own few kinds of faults: where everything goes wrong at once, most of it is never reached."""
         rng = random.Random(f"plan {seed}")
         crowd = random.Random(f"crowd {seed}").random()
+        early = random.Random(f"outputs {seed}").random() < _EARLY
         if crowd < _CROWDED / 2:
-            return Plan(seed, rng.choice((1, 1, 2)), slow=rng.choice((0.0, 0.0, 0.02, 0.1)), crowd=True)
+            return Plan(seed, rng.choice((1, 1, 2)), slow=rng.choice((0.0, 0.0, 0.02, 0.1)), crowd=True, early=early)
         kinds = _some(rng, KINDS)
         weights = [_WEIGHTS[KINDS.index(kind)] for kind in kinds]
         count = rng.choice((1, 2, 4, 8)) if kinds else 0
@@ -88,6 +91,7 @@ class Plan:
             deaf=rng.choice((0.0, 0.0, 0.3, 0.9)),
             linger=rng.choice((0.02, 2.0, 20.0)),
             crowd=crowd < _CROWDED,
+            early=early,
         )
 
     @property

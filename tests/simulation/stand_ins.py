@@ -14,7 +14,7 @@ from shared.contracts.split import PartPlan
 from shared.errors import ChildDied, OutOfMemory, PermanentError, TransientError
 from shared.http.errors import Unreachable
 from shared.http.posting import Answer
-from shared.runtime.compute import Computed, ComputeTask, OnProgress, StageInfo
+from shared.runtime.compute import Computed, ComputeTask, OnFinished, OnProgress, StageInfo
 from tests.simulation.network import Network
 
 STEPS = ("ingest", "sfm", "export")
@@ -26,6 +26,8 @@ CROWD = 8  # workers who share those
 LINEAGE = "lineage.json"
 RESULT = "model.glb"
 _TELLS_PROGRESS = 0.3  # share of computations
+_FINISHES_EARLY = 0.5  # the same, where stages do
+_CHANGES_WHAT_IS_FINISHED = 0.2  # of those that are in trouble
 
 
 @dataclass
@@ -36,6 +38,7 @@ class SimulatedCompute:
     rng: random.Random
     trouble: float = 0.0
     crowd: bool = False
+    early: bool = False
     begun: int = 0
 
     @property
@@ -49,25 +52,30 @@ class SimulatedCompute:
             return StageInfo(self.stage, "1", needs)
         return StageInfo(self.stage, "1", needs, tuple(self.parts), needs, needs | {f"parts/{round}": ("*",) for round in self.parts})
 
-    async def run(self, task: ComputeTask, on_progress: OnProgress) -> Computed:
+    async def run(self, task: ComputeTask, on_progress: OnProgress, on_finished: OnFinished) -> Computed:
         self.begun += 1
         await asyncio.sleep(1.0 if self.crowd else self.rng.choice((0.01, 1.0, 5.0, 40.0)))  # a crowd ends a round's last parts at once
         if self.rng.random() < _TELLS_PROGRESS:
             await on_progress(0.5, "half")
+        if early := self.early and task.ask != "split" and self.rng.random() < _FINISHES_EARLY:
+            self._write(task, (LINEAGE,))
+            on_finished(LINEAGE)
         await asyncio.sleep(1.0 if self.crowd else self.rng.choice((0.01, 1.0, 5.0)))
-        self._fail_perhaps()
+        self._fail_perhaps(task)
         if task.ask == "split":
             return Computed(StageReport(), parts=_plans(self.parts[task.round][_kind(task)]))
         last = self.stage == STEPS[-1]
-        made = json.dumps(self._made(task))
-        outputs = task.workspace / "outputs"
-        outputs.mkdir(exist_ok=True)
-        for name in (LINEAGE, RESULT) if last else (LINEAGE,):
-            (outputs / name).write_text(made)
+        self._write(task, (*([] if early else [LINEAGE]), *([RESULT] if last else [])))
         return Computed(StageReport(job_report={"verdict": "pass"} if last else None))
 
     async def close(self) -> None:
         pass
+
+    def _write(self, task: ComputeTask, names: Sequence[str]) -> None:
+        outputs, made = task.workspace / "outputs", json.dumps(self._made(task))
+        outputs.mkdir(exist_ok=True)
+        for name in names:
+            (outputs / name).write_text(made)
 
     def _made(self, task: ComputeTask) -> Any:
         """Of a step its lineage; of a part that of its inputs, what it read of the round before, and a nonce."""
@@ -95,8 +103,11 @@ class SimulatedCompute:
             and all(bool(part["read"]) == name.startswith("second/") for name, part in parts.items())
         )
 
-    def _fail_perhaps(self) -> None:
+    def _fail_perhaps(self, task: ComputeTask) -> None:
         if self.rng.random() >= self.trouble:
+            return
+        if (written := task.workspace / "outputs" / LINEAGE).is_file() and self.rng.random() < _CHANGES_WHAT_IS_FINISHED:
+            written.write_text(json.dumps([["changed", ""]]))
             return
         kind = self.rng.choice((TransientError, ChildDied, OutOfMemory, PermanentError))
         raise PermanentError("NO_SURFACE") if kind is PermanentError else kind("a simulated failure")

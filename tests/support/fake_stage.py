@@ -47,9 +47,10 @@ class FakeStage:
         while time.monotonic() < work_until:
             time.sleep(0.02)
             workspace.progress(1 - (work_until - time.monotonic()) / max(params.seconds, 1e-9), "working")
-        (workspace.outputs / "out.txt").write_text("".join(self.read_inputs(workspace)) + f"{self.name}:{params.word};")
         (workspace.outputs / "deep" / "er").mkdir(parents=True)
         (workspace.outputs / "deep" / "er" / "bytes.bin").write_bytes(bytes(range(256)) * 16)
+        workspace.finished(workspace.outputs / "deep" / "er" / "bytes.bin")
+        (workspace.outputs / "out.txt").write_text("".join(self.read_inputs(workspace)) + f"{self.name}:{params.word};")
         earlier = [manifest.step for manifest in workspace.earlier_steps()]
         return StageReport(
             summary={"earlier": [*earlier], "tries": workspace.tries, "images": len(workspace.request().images)},

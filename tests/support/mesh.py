@@ -14,7 +14,7 @@ from shared.contracts.messages import StageMessage
 from shared.contracts.routing import EVENTS_EXCHANGE, TRACKER_QUEUE, stage_queue
 from shared.errors import DependencyUnavailable
 from shared.ports import Publication, StoredFile
-from shared.runtime.compute import Computed, ComputeTask, OnProgress, StageInfo
+from shared.runtime.compute import Computed, ComputeTask, OnFinished, OnProgress, StageInfo
 from shared.runtime.settings import WorkerSettings
 from shared.runtime.worker import StageWorker
 from shared.storage import keys
@@ -38,12 +38,14 @@ class ScriptedCompute:
         self.script = script
         self.tasks: list[ComputeTask] = []
         self.ended_early = 0
+        self.finished: OnFinished = lambda name: None  # of the task at hand, for the script
 
     async def describe(self) -> StageInfo:
         return StageInfo(self.stage, "1", NEEDS[self.stage])
 
-    async def run(self, task: ComputeTask, on_progress: OnProgress) -> Computed:
+    async def run(self, task: ComputeTask, on_progress: OnProgress, on_finished: OnFinished) -> Computed:
         self.tasks.append(task)
+        self.finished = on_finished
         try:
             report = await self.script(task, on_progress) if self.script else None
         except BaseException:
@@ -51,7 +53,7 @@ class ScriptedCompute:
             raise
         inputs = task.workspace / "inputs"
         texts = [path.read_text() for stage in NEEDS[self.stage] for path in sorted((inputs / stage).rglob("*.txt"))]
-        (task.workspace / "outputs").mkdir()
+        (task.workspace / "outputs").mkdir(exist_ok=True)
         (task.workspace / "outputs" / "out.txt").write_text("".join(texts) + f"{self.stage};")
         return Computed(report or StageReport(summary={"tries": task.tries}), 1 << 20)
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from shared.contracts.manifest import Manifest, StageReport
 from shared.contracts.messages import StageMessage
 from shared.contracts.split import PartMade, PartPlan, Split
-from shared.runtime.compute import Computed, ComputeTask, OnProgress, StageInfo
+from shared.runtime.compute import Computed, ComputeTask, OnFinished, OnProgress, StageInfo
 from shared.runtime.stage import Part
 from shared.runtime.workspace import Workspace
 from shared.storage import keys
@@ -36,11 +36,12 @@ class PartitionedCompute(ScriptedCompute):
         join_needs = {f"parts/{round}": ("*.txt",) for round in self.rounds}
         return StageInfo(self.stage, self.version, NEEDS[self.stage], tuple(self.rounds), {}, join_needs, self.least_inputs)
 
-    async def run(self, task: ComputeTask, on_progress: OnProgress) -> Computed:
+    async def run(self, task: ComputeTask, on_progress: OnProgress, on_finished: OnFinished) -> Computed:
         """Whatever is asked."""
         if task.ask == "run":
-            return await super().run(task, on_progress)
+            return await super().run(task, on_progress, on_finished)
         self.tasks.append(task)
+        self.finished = on_finished
         try:
             report = await self.script(task, on_progress) if self.script else None
         except BaseException:
@@ -51,7 +52,7 @@ class PartitionedCompute(ScriptedCompute):
             return Computed(StageReport(), 1 << 20, parts)
         texts = "".join(path.read_text() for path in sorted(task.workspace.rglob("*.txt")))
         made = f"[{texts}]" if task.ask == "join" else f"{texts}{task.round}.{task.part};"
-        (task.workspace / "outputs").mkdir()
+        (task.workspace / "outputs").mkdir(exist_ok=True)
         (task.workspace / "outputs" / "out.txt").write_text(made)
         return Computed(report or StageReport(summary={"tries": task.tries}), 2 << 20 if task.ask == "run_part" else 1 << 20)
 

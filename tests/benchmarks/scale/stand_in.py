@@ -5,7 +5,7 @@ import asyncio
 from services.mvs.stage import MvsStage
 from shared.contracts.manifest import StageReport
 from shared.contracts.split import PartPlan
-from shared.runtime.compute import Computed, ComputeTask, OnProgress, StageInfo
+from shared.runtime.compute import Computed, ComputeTask, OnFinished, OnProgress, StageInfo
 from tests.benchmarks.scale.recording import Recorded
 
 STAGE = MvsStage()
@@ -24,7 +24,7 @@ class StandIn:
         """As mvs."""
         return StageInfo(STAGE.name, STAGE.version, STAGE.needs, STAGE.rounds, STAGE.split_needs, STAGE.join_needs, STAGE.least_inputs)
 
-    async def run(self, task: ComputeTask, on_progress: OnProgress) -> Computed:
+    async def run(self, task: ComputeTask, on_progress: OnProgress, on_finished: OnFinished) -> Computed:
         """Whatever is asked."""
         name = {"split": "split", "join": "join"}.get(task.ask, task.part)
         work = self._recorded.of("" if task.ask == "join" else task.round, name)

@@ -39,6 +39,7 @@ class Bench:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.told: list[tuple[float, str]] = []
+        self.finished: list[str] = []
         write_context(root, a_request("j"), ())
 
     async def on_progress(self, fraction: float, message: str) -> None:
@@ -47,7 +48,7 @@ class Bench:
     async def run(self, compute: ChildCompute, hard_limit_s: float = 60, memory: int = 1 << 30, **params: Any) -> Computed:
         folder = self.root / f"run{len(list(self.root.iterdir()))}"
         write_context(folder, a_request("j"), ())
-        return await compute.run(ComputeTask(folder, params, hard_limit_s, memory), self.on_progress)
+        return await compute.run(ComputeTask(folder, params, hard_limit_s, memory), self.on_progress, self.finished.append)
 
     def pids(self) -> list[int]:
         diary = self.root / "diary"
@@ -67,7 +68,7 @@ async def test_the_child_describes_its_stage(compute: ChildCompute) -> None:
 
 
 async def test_a_report_comes_back_and_the_child_stays_warm(compute: ChildCompute, bench: Bench) -> None:
-    """Two tasks, one process; the peak memory is a process's, not zero."""
+    """Two tasks, one process; the peak memory is a process's, not zero. What is finished is told by its name."""
     diary = str(bench.root / "diary")
 
     first = await bench.run(compute, diary=diary)
@@ -77,6 +78,7 @@ async def test_a_report_comes_back_and_the_child_stays_warm(compute: ChildComput
     assert 5 << 20 < first.peak_memory_bytes < 1 << 30
     assert len(set(bench.pids())) == 1
     assert (0.1, "started") in bench.told
+    assert bench.finished == ["deep/er/bytes.bin"] * 2
 
 
 async def test_the_child_is_replaced_after_a_number_of_tasks(bench: Bench) -> None:
@@ -231,7 +233,7 @@ async def main():
     async def ignore(fraction, message): pass
     compute = ChildCompute("tests.support.fake_stage:FakeStage", WorkerSettings())
     params = {"behaviour": "spawn", "diary": sys.argv[2]}
-    await compute.run(ComputeTask(Path(sys.argv[1]), params, 60, 1 << 30), ignore)
+    await compute.run(ComputeTask(Path(sys.argv[1]), params, 60, 1 << 30), ignore, print)
 
 asyncio.run(main())
 """
