@@ -27,8 +27,8 @@ class ExportStage:
     Params: ClassVar[type[BaseModel]] = ExportParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "sfm": ("cameras.json",),
-        "mvs": ("pointcloud.ply",),
-        "postprocess": ("mesh.npz", "texture.png", "similarity.json", "pointcloud.ply"),
+        "postprocess": ("mesh.npz", "texture.png", "similarity.json"),
+        "postprocess|mvs": ("pointcloud.ply",),
     }
 
     def run(self, workspace: Workspace, params: ExportParams) -> StageReport:
@@ -95,6 +95,7 @@ def write_wanted(makers: Mapping[str, Callable[[], bytes]], wanted: tuple[str, .
     for i, name in enumerate(names):
         workspace.progress(i / (len(names) + 1), f"Writing {name}")
         (workspace.outputs / name).write_bytes(makers[name]())
+        workspace.finished(workspace.outputs / name)
     return names
 
 

@@ -44,8 +44,8 @@ def _intrinsics(level: Level) -> Floats:
     return np.array([level.K[0, 0], level.K[1, 1], level.K[0, 2], level.K[1, 2]])
 
 
-def filtered_map(scene: Scene, index: int, depth_folder: Path) -> MapQuality:
-    """Writes what the view's neighbours confirm, with normals: for the fusion, and as a depth map of the stage."""
+def filtered_map(scene: Scene, index: int) -> MapQuality:
+    """Keeps what the view's neighbours confirm, with slopes: for the fusion and the stage's depth maps."""
     params, divisor = scene.params, scene.params.levels[-1]
     sources = scene.selections[index].checks
     planes = np.array(scene.load("final", index))
@@ -59,10 +59,9 @@ def filtered_map(scene: Scene, index: int, depth_folder: Path) -> MapQuality:
     fitted = fit_slopes(merged, _FIT_RADIUS, params.max_depth_error)
     np.save(scene.path("fitted", index), fitted)
     kept = fitted[..., 0] > 0
-    confidence = np.where(kept, np.clip(1.0 - planes[..., 3], 0.0, 1.0), 0.0)
-    _write_depth(depth_folder / f"{scene.views[index].stem}.npz", fitted, confidence, scene.level(index, divisor))
+    confidence = np.clip(1.0 - planes[..., 3][kept], 0.0, 1.0)
     evaluated = max(int((planes[..., 0] > 0).sum()), 1)
-    return MapQuality(float(kept.sum() / evaluated), float(confidence[kept].mean()) if kept.any() else 0.0)
+    return MapQuality(float(kept.sum() / evaluated), float(confidence.mean()) if kept.any() else 0.0)
 
 
 def without_speckles(inverse_depth: Maps, least_px: int, most_step: float) -> Maps:
@@ -79,30 +78,20 @@ def without_speckles(inverse_depth: Maps, least_px: int, most_step: float) -> Ma
     return np.where(quantised > 0, inverse_depth, np.float32(0.0))
 
 
-def octahedral(normals: Floats | Maps) -> NDArray[np.uint8]:
-    """Unit vectors (…, 3) as two bytes (…, 2) (Meyer et al. 2010): 127.5 · (1 + folded x, y)."""
-    folded = normals[..., :2] / np.maximum(np.abs(normals).sum(axis=-1, keepdims=True), 1e-12)
-    turned = (1.0 - np.abs(folded[..., ::-1])) * np.where(folded >= 0, 1.0, -1.0)
-    folded = np.where(normals[..., 2:] < 0, turned, folded)
-    return np.asarray(np.round((folded + 1.0) * 127.5), np.uint8)
+def write_depth_map(scene: Scene, index: int, folder: Path) -> Path:
+    """What the view's neighbours confirm, as an output of the stage.
 
-
-def _write_depth(path: Path, fitted: Maps, confidence: Floats, level: Level) -> None:
-    """`inverse_depth` float16 is relative to `range` (low, high), NaN where there is none: half floats are coarse away from 0."""
-    rows, columns = np.nonzero(fitted[..., 0] > 0)
-    w = fitted[rows, columns, 0].astype(np.float64)
-    low, high = (float(w.min()), float(w.max())) if len(w) else (0.0, 1.0)
-    relative, normal = np.full(fitted.shape[:2], np.nan, np.float16), np.zeros((*fitted.shape[:2], 2), np.uint8)
-    relative[rows, columns] = (w - low) / max(high - low, 1e-12)
-    normal[rows, columns] = octahedral(camera_normals(fitted, rows, columns, level.K))
-    arrays = {
-        "inverse_depth": relative,
-        "range": np.array([low, high]),
-        "normal": normal,
-        "confidence": np.round(confidence * 255).astype(np.uint8),
-        "K": level.K + np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]),
-    }
-    _write_npz(path, arrays)
+    `inverse_depth` float16 is relative to `range` (low, high), NaN where there is none: half floats are coarse away from 0.
+    """
+    w = np.array(scene.load("fitted", index)[..., 0]).astype(np.float64)
+    there = w > 0
+    low, high = (float(w[there].min()), float(w[there].max())) if there.any() else (0.0, 1.0)
+    relative = np.full(w.shape, np.nan, np.float16)
+    relative[there] = (w[there] - low) / max(high - low, 1e-12)
+    K = scene.level(index, scene.params.levels[-1]).K + np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+    path = folder / f"{scene.views[index].stem}.npz"
+    _write_npz(path, {"inverse_depth": relative, "range": np.array([low, high]), "K": K})
+    return path
 
 
 def _write_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from services.mvs.depth_maps import Scene, coarsest_map, geometric_map, photometric_map
 from services.mvs.extent import closed_region, confirmed_points, wider_region
-from services.mvs.fusion import delivered_by, filtered_map, thinned, together
+from services.mvs.fusion import delivered_by, filtered_map, thinned, together, write_depth_map
 from services.mvs.handover import (
     COARSEST,
     FINAL,
@@ -116,7 +116,8 @@ def _geometric(share: Share) -> None:
 def _filtering(share: Share) -> None:
     depth_folder = share.outputs / "depth"
     depth_folder.mkdir(exist_ok=True)
-    write_qualities(share.over_own("Filtering", lambda i: filtered_map(share.scene, i, depth_folder)), share.outputs)
+    write_qualities(share.over_own("Filtering", lambda i: filtered_map(share.scene, i)), share.outputs)
+    share.over_own("Writing", lambda i: write_depth_map(share.scene, i, depth_folder))
     share.hand_on(FITTED)
 
 
@@ -147,13 +148,15 @@ def compute_part(workspace: Workspace, params: MvsParams, round: str, part: str)
     _WORK[round](share)
 
 
-def join_parts(workspace: Workspace, params: MvsParams) -> Dense:
-    """What all parts made, as `reconstruct` returns it; depth maps are linked into the step's outputs."""
+def join_parts(workspace: Workspace, depth_folder: Path, params: MvsParams) -> Dense:
+    """What all parts made, as `reconstruct` returns it; depth maps are linked into `depth_folder`, of the step's outputs."""
     scene = scene_of(workspace, "depth", params)
     filtering, fusion = batches(scene, "filtering"), batches(scene, "fusion")
     for part in filtering:
         for depth in sorted((workspace.part("filtering", part) / "depth").iterdir()):
-            (workspace.outputs / "depth" / depth.name).hardlink_to(depth)
+            linked = depth_folder / depth.name
+            linked.hardlink_to(depth)
+            workspace.finished(linked)
     cloud = thinned(together(read_clouds(workspace, fusion)), params.max_points, params.seed)
     qualities = named_qualities(scene, read_qualities(workspace, filtering))
-    return Dense(cloud, scene.region, len(scene.views), qualities, {})
+    return Dense(cloud, scene, qualities, {})

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from services.mvs.depth_maps import Scene, coarsest_map, geometric_map, photometric_map
 from services.mvs.extent import closed_region, confirmed_points, wider_region
-from services.mvs.fusion import Cloud, MapQuality, delivered_by, filtered_map, thinned, together
+from services.mvs.fusion import Cloud, MapQuality, delivered_by, filtered_map, thinned, together, write_depth_map
 from services.mvs.params import MvsParams
 from services.mvs.region import Region, find_region
 from services.mvs.sparse import sparse_points
@@ -35,8 +35,7 @@ class Dense:
     """What the rounds made. `qualities`: per view that has sources, by name. `seconds`: per round."""
 
     cloud: Cloud
-    region: Region
-    views: int
+    scene: Scene
     qualities: dict[str, MapQuality]
     seconds: dict[str, float]
 
@@ -82,8 +81,8 @@ def with_whole_object(scene: Scene, over_views: OverViews) -> Scene:
     return replace(scene, region=closed_region(wider, scene.region, points))
 
 
-def reconstruct(folder: Path, scratch: Path, depth_folder: Path, params: MvsParams, progress: Progress) -> Dense:
-    """Cameras and photos in `folder` to a cloud; depth maps go to `depth_folder`, everything passing to `scratch`."""
+def reconstruct(folder: Path, scratch: Path, params: MvsParams, progress: Progress) -> Dense:
+    """Cameras and photos in `folder` to a cloud; everything passing goes to `scratch`."""
     seconds: dict[str, float] = {}
     started = monotonic()
     scene = build_scene(folder, scratch, params)
@@ -94,10 +93,17 @@ def reconstruct(folder: Path, scratch: Path, depth_folder: Path, params: MvsPara
         scene = with_whole_object(scene, over_views)
         over_views("Matching", lambda i: photometric_map(scene, i), 0.15, 0.35)
         over_views("Refining", lambda i: geometric_map(scene, i), 0.35, 0.85)
-        qualities = over_views("Filtering", lambda i: filtered_map(scene, i, depth_folder), 0.85, 0.93)
-        parts = over_views("Fusing", lambda i: delivered_by(scene, i), 0.93, 0.99)
+        qualities = over_views("Filtering", lambda i: filtered_map(scene, i), 0.85, 0.92)
+        parts = over_views("Fusing", lambda i: delivered_by(scene, i), 0.92, 0.97)
     cloud = thinned(together(parts), params.max_points, params.seed)
-    return Dense(cloud, scene.region, len(scene.views), named_qualities(scene, qualities), seconds)
+    return Dense(cloud, scene, named_qualities(scene, qualities), seconds)
+
+
+def write_depth_maps(dense: Dense, folder: Path, progress: Progress, written: Callable[[Path], None]) -> None:
+    """Of every view that has sources, after the cloud; `written` is told of each."""
+    with ThreadPoolExecutor(thread_count()) as pool:
+        over_views = Rounds(pool, dense.scene.usable(), progress, dense.seconds)
+        over_views("Writing", lambda i: written(write_depth_map(dense.scene, i, folder)), 0.97, 0.99)
 
 
 def named_qualities(scene: Scene, qualities: list[MapQuality]) -> dict[str, MapQuality]:

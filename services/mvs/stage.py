@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, JsonValue
@@ -25,7 +26,7 @@ class MvsStage:
     """Dense stereo on the CPU."""
 
     name: ClassVar[str] = "mvs"
-    version: ClassVar[str] = "5"
+    version: ClassVar[str] = "6"
     Params: ClassVar[type[BaseModel]] = MvsParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"sfm": ("cameras.json", "images/*", "masks/*", "sparse/*")}
     rounds: ClassVar[tuple[str, ...]] = ("coarse", "extent", "beyond", "extent-again", "depth", "geometric", "filtering", "fusion")
@@ -46,13 +47,14 @@ class MvsStage:
 
     def run(self, workspace: Workspace, params: MvsParams) -> StageReport:
         """Writes pointcloud.ply, depth/<stem>.npz and roi.json (README.md has their layouts)."""
-        from services.mvs.rounds import reconstruct
+        from services.mvs.rounds import reconstruct, write_depth_maps
 
         workspace.progress(0.0, "Choosing neighbours")
-        depth_folder = workspace.outputs / "depth"
-        depth_folder.mkdir(exist_ok=True)
         params = reduced(params, workspace.reduction)
-        return _finished(reconstruct(workspace.inputs("sfm"), workspace.scratch, depth_folder, params, workspace.progress), workspace)
+        dense = reconstruct(workspace.inputs("sfm"), workspace.scratch, params, workspace.progress)
+        _write_cloud(dense, workspace)  # before the depth maps: it is the largest output, and goes up while they are written
+        write_depth_maps(dense, _depth_folder(workspace), workspace.progress, workspace.finished)
+        return _report(dense)
 
     def split(self, workspace: Workspace, params: MvsParams, round: str) -> tuple[Part, ...]:
         """Batches of neighbouring photos (partition.py); none for few photos."""
@@ -70,22 +72,31 @@ class MvsStage:
         """Writes what `run` writes, byte for byte."""
         from services.mvs.part_work import join_parts
 
-        (workspace.outputs / "depth").mkdir(exist_ok=True)
-        return _finished(join_parts(workspace, reduced(params, workspace.reduction)), workspace)
+        dense = join_parts(workspace, _depth_folder(workspace), reduced(params, workspace.reduction))
+        _write_cloud(dense, workspace)
+        return _report(dense)
 
 
-def _finished(dense: "Dense", workspace: Workspace) -> StageReport:
-    """Writes region and cloud; depth maps are there. Raises PermanentError NO_SURFACE."""
+def _depth_folder(workspace: Workspace) -> Path:
+    folder = workspace.outputs / "depth"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _write_cloud(dense: "Dense", workspace: Workspace) -> None:
+    """And the region. Raises PermanentError NO_SURFACE."""
     from services.mvs.fusion import write_ply
 
-    report = StageReport(
-        summary=_summary(dense), warnings=_warnings(dense), engines={n: version(n) for n in ("numba", "numpy", "pycolmap")}
-    )
     if len(dense.cloud) < MIN_POINTS:
-        raise PermanentError("NO_SURFACE", report=report)
-    (workspace.outputs / "roi.json").write_text(json.dumps(dense.region.as_json(), indent=1))
+        raise PermanentError("NO_SURFACE", report=_report(dense))
+    (workspace.outputs / "roi.json").write_text(json.dumps(dense.scene.region.as_json(), indent=1))
     write_ply(dense.cloud, workspace.outputs / "pointcloud.ply")
-    return report
+    workspace.finished(workspace.outputs / "pointcloud.ply")
+
+
+def _report(dense: "Dense") -> StageReport:
+    engines = {name: version(name) for name in ("numba", "numpy", "pycolmap")}
+    return StageReport(summary=_summary(dense), warnings=_warnings(dense), engines=engines)
 
 
 def reduced(params: MvsParams, reduction: int) -> MvsParams:
@@ -103,9 +114,9 @@ def _summary(dense: "Dense") -> dict[str, JsonValue]:
     return {
         "points": len(dense.cloud),
         "dense_points": len(dense.cloud),
-        "views": dense.views,
+        "views": len(dense.scene.views),
         "views_used": len(qualities),
-        "orbit": dense.region.orbit,
+        "orbit": dense.scene.region.orbit,
         "completeness": round(_mean([q.completeness for q in qualities.values()]), 4),
         "completeness_per_view": completeness,
         "mean_confidence": round(_mean([q.confidence for q in qualities.values()]), 4),

@@ -54,6 +54,7 @@ class PostprocessStage:
         cloud = sample_of(cloud)  # the rest is needed no more
         _require(len(subject.cloud) >= MIN_POINTS)
         write_cloud(workspace.outputs / "pointcloud.ply", subject.cloud)
+        workspace.finished(workspace.outputs / "pointcloud.ply")
         built = build_mesh(subject, cameras, params, workspace)
         mesh, refined = refine_mesh(built.mesh, subject, cameras, params, workspace)
         free_space = free_space_of(cameras, workspace)
@@ -184,12 +185,14 @@ def dress(mesh: "Mesh", subject: "Subject", cameras: "list[Camera]", params: Pos
         params.seed,
         lambda f: workspace.progress(0.7 + 0.2 * f, "Painting"),
     )
-    workspace.progress(0.92, "Comparing the model with photos kept out")
-    psnr = held_out_psnr(mesh, normals, cameras, params.hold_out_every, params.texture_views, params.seed)
     similarity = place(mesh.vertices, cameras, subject.plane)
     np.savez(workspace.outputs / "mesh.npz", vertices=mesh.vertices, faces=mesh.faces, uv=uv, normals=normals)
     cv2.imwrite(str(workspace.outputs / "texture.png"), texture.pixels[..., ::-1])
     (workspace.outputs / "similarity.json").write_text(json.dumps({**similarity.as_json(), "isolated": subject.isolated}))
+    for name in ("mesh.npz", "texture.png"):
+        workspace.finished(workspace.outputs / name)  # they go up beside the comparison
+    workspace.progress(0.92, "Comparing the model with photos kept out")
+    psnr = held_out_psnr(mesh, normals, cameras, params.hold_out_every, params.texture_views, params.seed)
     return {
         "vertices": len(mesh.vertices),
         "triangles": len(mesh.faces),

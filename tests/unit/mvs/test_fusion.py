@@ -3,7 +3,7 @@
 import numpy as np
 
 from services.mvs.consistency_kernels import agreement, camera_normals, fit_slopes, owned
-from services.mvs.fusion import POINT, octahedral, thinned, together, without_speckles
+from services.mvs.fusion import POINT, thinned, together, without_speckles
 from services.mvs.views import Level, at_level, warp
 from tests.unit.mvs.small_scene import MIDDLE, RADIUS, orbit, true_inverse_depth
 
@@ -92,18 +92,6 @@ def test_speckles_go_and_surfaces_stay() -> None:
     cleaned = without_speckles(inverse, 50, 0.01)
     assert not cleaned[20:23, 30:33].any()
     assert (cleaned > 0).sum() == 60 * 80 - 9
-
-
-def test_octahedral_bytes_keep_normals() -> None:
-    """Two bytes hold a direction within a degree."""
-    directions = np.random.default_rng(2).normal(0, 1, (1000, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    xy = octahedral(directions).astype(float) / 127.5 - 1
-    z = 1 - np.abs(xy).sum(axis=1)
-    folded = np.where(z[:, None] < 0, (1 - np.abs(xy[:, ::-1])) * np.where(xy >= 0, 1, -1), xy)
-    decoded = np.column_stack([folded, z])
-    decoded /= np.linalg.norm(decoded, axis=1, keepdims=True)
-    assert np.degrees(np.arccos((decoded * directions).sum(axis=1).clip(-1, 1))).max() < 1.0
 
 
 def test_a_cloud_is_capped() -> None:

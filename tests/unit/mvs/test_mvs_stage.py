@@ -48,7 +48,7 @@ def test_outputs_are_what_the_next_stages_read(sfm_folder: Path, tmp_path: Path)
     w = low + (high - low) * depth["inverse_depth"].astype(float)
     assert roi["orbit"] is True and roi["support_plane"] is not None
     assert len(list((workspace.outputs / "depth").iterdir())) == 10
-    assert depth["normal"].shape == (144, 192, 2) and depth["confidence"].dtype == np.uint8
+    assert depth["inverse_depth"].shape == (144, 192) and depth["inverse_depth"].dtype == np.float16
     assert 1.6 < 1 / np.nanmedian(w) < 2.6
     assert set(report.summary["completeness_per_view"]) == {f"p{i:02d}.png" for i in range(10)}  # type: ignore[arg-type]
 
