@@ -83,8 +83,8 @@ bench-scale: setup ## one job of mvs with 1 to 16 replicas: ARGS="--photos 60 --
 chaos: servers ## every process killed at every point, and a thousand jobs in a storm
 	$(RUN) -m pytest tests/chaos --chaos full
 
-fuzz: setup ## N requests against the HTTP surface, and as many values for each message, manifest and file parser: N=100000
-	MESHWORK_TEST_FUZZ=$(or $(N),100000) $(RUN) -m pytest tests/security/test_fuzzed_api.py tests/security/test_fuzzed_readers.py --timeout 0
+fuzz: setup ## N requests against the HTTP surface, and N values for messages, manifests and file parsers, in all: N=100000 SEED=1
+	$(RUN) -m tests.security.fuzzing --requests $(or $(N),100000) --values $(or $(N),100000) $(if $(SEED),--seed $(SEED))
 
 acceptance: servers ## the customer's tests against the embedded mode and the native mesh
 	$(RUN) -m deploy.acceptance "$(SHARED)/acceptance" --mode embedded

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
+from gateway.heads import BoundedHeads
 from gateway.live import LiveFeed
 from gateway.settings import GatewaySettings
 
@@ -58,6 +59,7 @@ def server_of(app: FastAPI, settings: GatewaySettings) -> Server:
         app,
         host=settings.host,
         port=settings.port,
+        http=BoundedHeads,
         log_config=None,
         access_log=False,  # the gateway logs requests itself, without the signatures in their queries
         server_header=False,
