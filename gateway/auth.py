@@ -77,7 +77,7 @@ def forbidden(needed: tenants.Scope) -> Problem:
 def _is_signed_link(scope: Scope) -> bool:
     if scope["method"] not in {"GET", "HEAD"} or not _LINK.fullmatch(scope["path"]):
         return False
-    return "signature" in parse_qs(scope["query_string"].decode("ascii"))  # as text: parsed bytes may hold nothing but ASCII
+    return "signature" in parse_qs(scope["query_string"].decode("ascii", "replace"))  # as text: parsed bytes may hold nothing but ASCII
 
 
 async def require_tenant(request: Request) -> str:

@@ -159,7 +159,8 @@ def install(app: FastAPI) -> None:
     """Makes every error of this application a problem document."""
 
     def on_problem(request: Request, error: Any) -> JSONResponse:
-        return (error if isinstance(error, Problem) else _problem_of(error)).response(request.url.path)
+        problem = error if isinstance(error, Problem) else _problem_of(error)
+        return problem.response(request.scope["path"])  # request.url would read host and query too, which may be no text
 
     for kind in (Problem, HTTPException, RequestValidationError, DependencyUnavailable):
         app.add_exception_handler(kind, on_problem)

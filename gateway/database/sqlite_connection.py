@@ -5,6 +5,7 @@ connection, and SQLite keeps the write lock until the garbage collector finds th
 """
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -14,21 +15,31 @@ import aiosqlite
 
 
 class PatientConnection(aiosqlite.Connection):
-    """Lets every statement end, and rolls back, before a cancellation goes on."""
+    """Lets every statement end, and rolls back, before a cancellation goes on, however often it is repeated meanwhile.
+
+    A stream of live events whose client leaves is cancelled again at every await.
+    """
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         running = asyncio.ensure_future(super()._execute(fn, *args, **kwargs))  # type: ignore[no-untyped-call]
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            await asyncio.wait({running})
-            await asyncio.wait({asyncio.ensure_future(super()._execute(self._roll_back))})  # type: ignore[no-untyped-call]
+            await _ended(running)
+            await _ended(asyncio.ensure_future(super()._execute(self._roll_back)))  # type: ignore[no-untyped-call]
             raise
 
     def _roll_back(self) -> None:
         """In the connection's thread."""
         if self._connection is not None and self._connection.in_transaction:
             self._connection.rollback()
+
+
+async def _ended(statement: asyncio.Future[Any]) -> None:
+    """Returns once it has; whoever calls is being cancelled, and raises that afterwards."""
+    while not statement.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({statement})
 
 
 async def connect(path: Path | str, timeout_s: float) -> aiosqlite.Connection:

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Any
 
+from anyio import CancelScope
 from fastapi import APIRouter, Header, WebSocket, WebSocketDisconnect
 from fastapi.responses import Response, StreamingResponse
 
@@ -36,7 +37,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 )
 async def events(job_id: str, tenant: Tenant, parts: PartsOf, last_event_id: LastEventId = None) -> Response:
     """`init` with the job, `progress` …, last `complete` or `error`; then the stream ends."""
-    last_seen = int(last_event_id) if last_event_id and last_event_id.isdigit() and len(last_event_id) < 19 else None
+    last_seen = _version_in(last_event_id or "")
     load = _loader(parts, tenant, job_id)
     version, document = await load()
     if last_seen is not None and document["status"] in FINISHED and version <= last_seen:
@@ -70,9 +71,15 @@ async def socket(websocket: WebSocket, job_id: str, parts: PartsOf) -> None:
             await websocket.close(SERVICE_RESTART)
 
 
+def _version_in(last_event_id: str) -> int | None:
+    """The version that we gave as an event's id; None for anything else, `²` too, which is a digit but no number."""
+    ours = last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 19
+    return int(last_event_id) if ours else None
+
+
 def _loader(parts: Parts, tenant: str, job_id: str) -> LoadJob:
     async def load() -> tuple[int, dict[str, Any]]:
-        record = await find_job(parts, tenant, job_id)
+        record = await asyncio.shield(find_job(parts, tenant, job_id))  # who leaves meanwhile breaks no connection to the database
         return record.job.version, job_document(record, parts.links)
 
     return load
@@ -95,8 +102,9 @@ async def _server_sent(events: AsyncGenerator[LiveEvent, None]) -> AsyncIterator
     except FeedClosed:
         return  # the caller reconnects, and Last-Event-ID says where it was
     finally:
-        await _end(waiting)
-        await events.aclose()
+        with CancelScope(shield=True):  # a client that left is told so at every await: rows would never be given back in order
+            await _end(waiting)
+            await events.aclose()
 
 
 async def _tell_until_gone(websocket: WebSocket, events: AsyncGenerator[LiveEvent, None]) -> None:
