@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from deploy.native.management import Management
 from deploy.native.process import Process, ServerFailedError, answers, free_port
+from shared.broker.topology import WAL_BYTES
 
 RABBITMQ_PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _HOW_RABBITMQ = "Debian: apt-get install rabbitmq-server"
@@ -140,6 +141,7 @@ class RabbitMq:
             f"load_definitions = {self.folder / 'definitions.json'}",
             "consumer_timeout = 43200000",
             "disk_free_limit.absolute = 200MB",
+            f"raft.wal_max_size_bytes = {WAL_BYTES}",
         ]
         (self.folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
 

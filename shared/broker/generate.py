@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.broker.asyncapi import asyncapi
-from shared.broker.topology import STAGE_CONSUMER_TIMEOUT, V3_10, V4, definitions
+from shared.broker.topology import STAGE_CONSUMER_TIMEOUT, V3_10, V4, WAL_BYTES, definitions
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "rabbitmq"
 VHOST = "meshwork"
@@ -25,6 +25,9 @@ consumer_timeout = {consumer_timeout}
 
 # Publishing stops below this, and goes on above it: nothing is lost, jobs wait.
 disk_free_limit.absolute = 200MB
+
+# Quorum queues keep in memory what their common log holds until it is full and begun anew: of the default, 512 MiB. In bytes.
+raft.wal_max_size_bytes = {wal_bytes}
 """
 
 
@@ -33,7 +36,9 @@ def files() -> dict[str, str]:
     return {
         "definitions.json": _text(definitions(VHOST, V4)),
         "definitions-3.10.json": _text(definitions(VHOST, V3_10)),
-        "rabbitmq.conf": _CONF.format(loaded_from=LOADED_FROM, consumer_timeout=int(STAGE_CONSUMER_TIMEOUT.total_seconds() * 1000)),
+        "rabbitmq.conf": _CONF.format(
+            loaded_from=LOADED_FROM, consumer_timeout=int(STAGE_CONSUMER_TIMEOUT.total_seconds() * 1000), wal_bytes=WAL_BYTES
+        ),
         "asyncapi.json": _text(asyncapi()),
     }
 

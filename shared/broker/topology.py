@@ -35,6 +35,7 @@ DELIVERY_LIMIT = 20  # far above the 5 lost workers at which we give up ourselve
 # Above everything that a worker may do with one message in hand: waiting for a dependency, then computing up to the step's hard limit.
 STAGE_CONSUMER_TIMEOUT = timedelta(hours=12)
 CONSUMER_TIMEOUT = timedelta(hours=1)  # a webhook call takes seconds, a batch of the tracker less; the rest is a dependency that is away
+WAL_BYTES = 64 << 20  # of the log that a node's quorum queues share: as much of it as is not begun anew is in memory, some 500 jobs
 
 
 @dataclass(frozen=True)
