@@ -34,7 +34,8 @@ async def use_after_end(database: Database) -> tuple[set[int], set[int]]:
         await other.close()
 
 
-async def test_connections_that_the_server_ended_cost_nobody_an_error(postgres_url: str) -> None:
+async def test_connections_that_the_server_ended_are_made_again(postgres_url: str) -> None:
+    """A restart of PostgreSQL costs at most the transactions under way."""
     database = create_engine(postgres_url)
     try:
         before, after = await use_after_end(database)

@@ -46,18 +46,6 @@ async def test_a_database_that_is_away_is_named_so(away: str) -> None:
     await database.close()
 
 
-async def test_connections_that_the_server_ended_are_made_again(postgres_url: str) -> None:
-    """A restart of PostgreSQL costs at most the transactions under way."""
-    database, other = create_engine(postgres_url), create_engine(postgres_url)
-    await database.ping()
-    async with other.engine.connect() as connection:
-        kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        await connection.execute(text(kill))
-    await database.ping()
-    for each in (database, other):
-        await each.close()
-
-
 async def test_a_connection_lost_inside_a_transaction_is_a_dependency_away(postgres_url: str) -> None:
     """Whoever was in the middle may try again."""
     database, other = create_engine(postgres_url), create_engine(postgres_url)
