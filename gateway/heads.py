@@ -33,7 +33,7 @@ class BoundedHeads(HttpToolsProtocol):
         """Reads on, unless the head has become too long."""
         had_head = self._has_head
         super().data_received(data)
-        if self._has_head or had_head or self.transport.is_closing():
+        if self._has_head or had_head or self.transport.is_closing() or self.transport.get_protocol() is not self:  # a WebSocket by now
             return
         self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES:

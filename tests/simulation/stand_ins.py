@@ -106,8 +106,8 @@ class SimulatedCompute:
     def _fail_perhaps(self, task: ComputeTask) -> None:
         if self.rng.random() >= self.trouble:
             return
-        if (written := task.workspace / "outputs" / LINEAGE).is_file() and self.rng.random() < _CHANGES_WHAT_IS_FINISHED:
-            written.write_text(json.dumps([["changed", ""]]))
+        if (task.workspace / "outputs" / LINEAGE).is_file() and self.rng.random() < _CHANGES_WHAT_IS_FINISHED:
+            self._write(task, (LINEAGE,))  # with another nonce: where nobody had looked at it yet, this is what it is
             return
         kind = self.rng.choice((TransientError, ChildDied, OutOfMemory, PermanentError))
         raise PermanentError("NO_SURFACE") if kind is PermanentError else kind("a simulated failure")

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
 from tests.security.fuzzing.attacked import KEY, Attacked, attacked_gateway
@@ -19,7 +20,7 @@ from tests.security.fuzzing.tally import Tally
 
 IN_A_ROW = 20  # of one call, then of the next
 CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
-NO_CALL_OF_OURS = {405, 501}  # a method that the document does not have
+NO_CALL_OF_OURS = {400, 405, 501}  # a head that is no HTTP, a method that the document does not have
 
 
 class Served:
@@ -102,6 +103,6 @@ def _try(served: Served, operation: Any, session: requests.Session, number: int,
 
     try:
         send()
-    except Exception as error:
+    except (Exception, FailureGroup) as error:  # schemathesis's own is no Exception, and would end the process
         notes = "\n".join(getattr(error, "__notes__", ()))
         tally.fault(f"documented, seed {number}: {error!r}\n{notes}"[:4000])

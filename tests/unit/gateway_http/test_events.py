@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from gateway import heads
 from gateway.server import server_of
 from tests.support.eventually import eventually
 from tests.unit.gateway_http.conftest import KEY, RunningGateway, running_gateway
@@ -222,3 +224,12 @@ async def test_a_gateway_that_ends_ends_its_stories(tmp_path: Path) -> None:
 
 async def test_what_is_there_at_the_start_is_kept_from_the_garbage_collector(served: Served) -> None:
     assert gc.get_freeze_count() > 10_000
+
+
+async def test_a_socket_stays_open_for_longer_than_a_request_may_take_to_arrive(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "HEAD_PATIENCE", timedelta(seconds=0.2))
+    job_id = await new_job(served.api)
+    async with connect(served.socket_url(job_id), additional_headers=HEADERS) as socket:
+        await socket.recv()
+        await asyncio.sleep(0.6)
+        await (await socket.ping())

@@ -102,7 +102,7 @@ async def test_parts_of_a_step_wear_a_child_less(bench: Bench) -> None:
             params = {"diary": str(bench.root / "diary")}
             task = ComputeTask(bench.root / f"part{k}", params, 60, 1 << 30, ask="run_part", round="letters", part="a")
             write_context(task.workspace, a_request("j"), ())
-            await compute.run(task, bench.on_progress)
+            await compute.run(task, bench.on_progress, bench.finished.append)
     finally:
         await compute.close()
 
