@@ -4,6 +4,7 @@ Every step reads one view and its neighbours, so memory does not grow with the n
 """
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,18 +127,22 @@ def together(parts: list[Cloud]) -> Cloud:
     return np.concatenate([np.empty(0, POINT), *parts])
 
 
-def thinned(cloud: Cloud, most: int, seed: int) -> Cloud:
-    """At most `most` of the cloud's points, chosen evenly."""
-    if len(cloud) <= most:
-        return cloud
-    return np.asarray(cloud[np.sort(np.random.default_rng(seed).choice(len(cloud), most, replace=False))])
+def thinned(pieces: Sequence[Cloud], most: int, seed: int) -> list[Cloud]:
+    """At most `most` points of the cloud that these are the pieces of, in order, chosen evenly; in as many pieces."""
+    ends = np.cumsum([0, *map(len, pieces)])
+    if ends[-1] <= most:
+        return list(pieces)
+    chosen = np.sort(np.random.default_rng(seed).choice(int(ends[-1]), most, replace=False))
+    of_pieces = np.split(chosen, np.searchsorted(chosen, ends[1:-1]))
+    return [piece[own - start] for piece, own, start in zip(pieces, of_pieces, ends[:-1], strict=True)]
 
 
-def write_ply(cloud: Cloud, path: Path) -> None:
-    """Binary little-endian PLY: x y z nx ny nz float32, red green blue uchar."""
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(cloud)}"]
+def write_ply(pieces: Sequence[Cloud], path: Path) -> None:
+    """Of a cloud in pieces, in order. Binary little-endian PLY: x y z nx ny nz float32, red green blue uchar."""
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {sum(map(len, pieces))}"]
     header += [f"property float {name}" for name in ("x", "y", "z", "nx", "ny", "nz")]
     header += [f"property uchar {name}" for name in ("red", "green", "blue")] + ["end_header\n"]
     with path.open("wb") as file:
         file.write("\n".join(header).encode("ascii"))
-        cloud.tofile(file)
+        for piece in pieces:
+            piece.tofile(file)

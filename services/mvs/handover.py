@@ -21,6 +21,7 @@ from shared.runtime.workspace import Workspace
 SCENE = "scene.json"  # of a round's first part
 POINTS = "points.npy"
 QUALITY = "quality.json"
+EFFORT = "effort.json"
 CLOUD = "cloud.npy"
 
 
@@ -89,6 +90,16 @@ def write_points(parts: list[Floats], folder: Path) -> None:
 def read_points(workspace: Workspace, round: str, names: Iterable[str]) -> list[Floats]:
     """Those of a round's parts, in the order of their names."""
     return [np.load(workspace.part(round, name) / POINTS) for name in names]
+
+
+def write_efforts(efforts: Iterable[float], folder: Path) -> None:
+    """Of a part's views: how long the finer levels of each will take, beside the others'."""
+    (folder / EFFORT).write_text(json.dumps(list(efforts)))
+
+
+def read_efforts(workspace: Workspace, round: str, names: Iterable[str]) -> list[float]:
+    """Of all views, in order."""
+    return [effort for name in names for effort in json.loads((workspace.part(round, name) / EFFORT).read_text())]
 
 
 def write_qualities(qualities: list[MapQuality], folder: Path) -> None:

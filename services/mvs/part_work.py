@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from services.mvs.depth_maps import Scene, coarsest_map, geometric_map, photometric_map
+from services.mvs.depth_maps import Scene, coarsest_map, expected_effort, geometric_map, photometric_map
 from services.mvs.extent import closed_region, confirmed_points, wider_region
 from services.mvs.fusion import delivered_by, filtered_map, thinned, together, write_depth_map
 from services.mvs.handover import (
@@ -23,6 +23,7 @@ from services.mvs.handover import (
     unpack_map,
     visible_file,
     write_cloud,
+    write_efforts,
     write_points,
     write_qualities,
     write_scene,
@@ -47,6 +48,12 @@ class Share:
         """`work` of each of the part's views, in order."""
         with ThreadPoolExecutor(thread_count()) as pool:
             return Rounds(pool, self.own, self.workspace.progress, {})(name, work, 0.0, 1.0)
+
+    def look(self, name: str) -> None:
+        """Makes the part's coarsest maps, and hands them on with what they foretell of the finer ones."""
+        self.over_own(name, lambda i: coarsest_map(self.scene, i))
+        write_efforts([expected_effort(self.scene, i) for i in self.own], self.outputs)
+        self.hand_on(COARSEST)
 
     def hand_on(self, kind: Kind) -> None:
         """The part's own maps of a kind go to whoever reads them."""
@@ -78,10 +85,9 @@ class Share:
 
 def _coarse(share: Share) -> None:
     share.state(share.scene)
-    share.over_own("Looking", lambda i: coarsest_map(share.scene, i))
+    share.look("Looking")
     for i in share.own:
         np.save(share.outputs / visible_file(i), share.scene.visible[i])
-    share.hand_on(COARSEST)
 
 
 def _extent(share: Share) -> None:
@@ -94,8 +100,7 @@ def _beyond(share: Share) -> None:
     seen = {i: np.load(share.workspace.part("coarse", maker[i]) / visible_file(i)) for i in share.own}
     visible = [seen.get(i, points) for i, points in enumerate(share.scene.visible)]
     share.state(replace(share.scene, region=wider, visible=visible))
-    share.over_own("Looking beyond", lambda i: coarsest_map(share.scene, i))
-    share.hand_on(COARSEST)
+    share.look("Looking beyond")
 
 
 def _depth(share: Share) -> None:
@@ -157,6 +162,6 @@ def join_parts(workspace: Workspace, depth_folder: Path, params: MvsParams) -> D
             linked = depth_folder / depth.name
             linked.hardlink_to(depth)
             workspace.finished(linked)
-    cloud = thinned(together(read_clouds(workspace, fusion)), params.max_points, params.seed)
+    pieces = thinned(read_clouds(workspace, fusion), params.max_points, params.seed)
     qualities = named_qualities(scene, read_qualities(workspace, filtering))
-    return Dense(cloud, scene, qualities, {})
+    return Dense(pieces, scene, qualities, {})

@@ -26,6 +26,7 @@ from services.mvs.handover import (
     POINTS,
     SCENE,
     Kind,
+    read_efforts,
     read_points,
     read_scene,
     visible_file,
@@ -124,8 +125,19 @@ def parts_of(workspace: Workspace, params: MvsParams, round: str) -> tuple[Part,
         scene = scene_of(workspace, "coarse", params)
     if round in ("extent", "beyond", "extent-again") and not _is_needed(workspace, scene, round):
         return ()
-    reads = reads_of(round, workspace)
-    return tuple(_part(name, scene, own, workspace.inputs("sfm"), reads) for name, own in batches(scene, round).items())
+    reads, efforts = reads_of(round, workspace), _efforts(workspace, scene, round)
+    return tuple(
+        _part(name, scene, own, workspace.inputs("sfm"), reads, sum(efforts[i] for i in own)) for name, own in batches(scene, round).items()
+    )
+
+
+def _efforts(workspace: Workspace, scene: Scene, round: str) -> dict[int, float]:
+    """By view: what the coarsest maps foretell where a round makes finer ones, the same for all elsewhere."""
+    views = scene.usable()
+    if round not in ("depth", "geometric"):
+        return dict.fromkeys(views, 1.0)
+    looked = "beyond" if looked_beyond(workspace) else "coarse"
+    return dict(zip(views, read_efforts(workspace, looked, batches(scene, looked)), strict=True))
 
 
 def _is_needed(workspace: Workspace, scene: Scene, round: str) -> bool:
@@ -137,7 +149,7 @@ def _is_needed(workspace: Workspace, scene: Scene, round: str) -> bool:
     return wider_region(scene.region, read_points(workspace, "extent", batches(scene, "extent"))) is not scene.region
 
 
-def _part(name: str, scene: Scene, own: tuple[int, ...], sfm: Path, reads: Reads) -> Part:
+def _part(name: str, scene: Scene, own: tuple[int, ...], sfm: Path, reads: Reads, weight: float) -> Part:
     needs: dict[str, list[str]] = defaultdict(list, sfm=["cameras.json"])
     if not reads.scenes:
         needs["sfm"].append("sparse/*")
@@ -151,7 +163,7 @@ def _part(name: str, scene: Scene, own: tuple[int, ...], sfm: Path, reads: Reads
         needs[f"parts/{reads.points}"].append(POINTS)
     if reads.sparse:
         needs["parts/coarse"] += [visible_file(i) for i in own]
-    return Part(name, float(len(own)), {source: tuple(patterns) for source, patterns in needs.items()}, parts=())
+    return Part(name, weight, {source: tuple(patterns) for source, patterns in needs.items()}, parts=())
 
 
 def _photos(scene: Scene, own: Iterable[int], shown: Iterable[int], sfm: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from services.mvs.depth_maps import Scene, coarsest_map, geometric_map, photometric_map
 from services.mvs.extent import closed_region, confirmed_points, wider_region
-from services.mvs.fusion import Cloud, MapQuality, delivered_by, filtered_map, thinned, together, write_depth_map
+from services.mvs.fusion import Cloud, MapQuality, delivered_by, filtered_map, thinned, write_depth_map
 from services.mvs.params import MvsParams
 from services.mvs.region import Region, find_region
 from services.mvs.sparse import sparse_points
@@ -32,12 +32,17 @@ class OverViews(Protocol):
 
 @dataclass(frozen=True)
 class Dense:
-    """What the rounds made. `qualities`: per view that has sources, by name. `seconds`: per round."""
+    """What the rounds made. `pieces`: of the cloud, in order. `qualities`: per view that has sources, by name. `seconds`: per round."""
 
-    cloud: Cloud
+    pieces: list[Cloud]
     scene: Scene
     qualities: dict[str, MapQuality]
     seconds: dict[str, float]
+
+    @property
+    def points(self) -> int:
+        """In the cloud."""
+        return sum(map(len, self.pieces))
 
 
 def build_scene(folder: Path, scratch: Path, params: MvsParams) -> Scene:
@@ -95,8 +100,8 @@ def reconstruct(folder: Path, scratch: Path, params: MvsParams, progress: Progre
         over_views("Refining", lambda i: geometric_map(scene, i), 0.35, 0.85)
         qualities = over_views("Filtering", lambda i: filtered_map(scene, i), 0.85, 0.92)
         parts = over_views("Fusing", lambda i: delivered_by(scene, i), 0.92, 0.97)
-    cloud = thinned(together(parts), params.max_points, params.seed)
-    return Dense(cloud, scene, named_qualities(scene, qualities), seconds)
+    pieces = thinned(parts, params.max_points, params.seed)
+    return Dense(pieces, scene, named_qualities(scene, qualities), seconds)
 
 
 def write_depth_maps(dense: Dense, folder: Path, progress: Progress, written: Callable[[Path], None]) -> None:

@@ -26,15 +26,15 @@ class MvsStage:
     """Dense stereo on the CPU."""
 
     name: ClassVar[str] = "mvs"
-    version: ClassVar[str] = "6"
+    version: ClassVar[str] = "7"
     Params: ClassVar[type[BaseModel]] = MvsParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"sfm": ("cameras.json", "images/*", "masks/*", "sparse/*")}
     rounds: ClassVar[tuple[str, ...]] = ("coarse", "extent", "beyond", "extent-again", "depth", "geometric", "filtering", "fusion")
     split_needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "sfm": ("cameras.json", "sparse/*"),
-        "parts/coarse": ("scene.json",),
+        "parts/coarse": ("scene.json", "effort.json"),
         "parts/extent": ("points.npy",),
-        "parts/beyond": ("scene.json",),
+        "parts/beyond": ("scene.json", "effort.json"),
     }
     join_needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "sfm": ("cameras.json",),
@@ -87,10 +87,10 @@ def _write_cloud(dense: "Dense", workspace: Workspace) -> None:
     """And the region. Raises PermanentError NO_SURFACE."""
     from services.mvs.fusion import write_ply
 
-    if len(dense.cloud) < MIN_POINTS:
+    if dense.points < MIN_POINTS:
         raise PermanentError("NO_SURFACE", report=_report(dense))
     (workspace.outputs / "roi.json").write_text(json.dumps(dense.scene.region.as_json(), indent=1))
-    write_ply(dense.cloud, workspace.outputs / "pointcloud.ply")
+    write_ply(dense.pieces, workspace.outputs / "pointcloud.ply")
     workspace.finished(workspace.outputs / "pointcloud.ply")
 
 
@@ -112,8 +112,8 @@ def _summary(dense: "Dense") -> dict[str, JsonValue]:
     qualities = dense.qualities
     completeness: dict[str, JsonValue] = {name: round(quality.completeness, 4) for name, quality in qualities.items()}
     return {
-        "points": len(dense.cloud),
-        "dense_points": len(dense.cloud),
+        "points": dense.points,
+        "dense_points": dense.points,
         "views": len(dense.scene.views),
         "views_used": len(qualities),
         "orbit": dense.scene.region.orbit,

@@ -170,4 +170,5 @@ def brought_on_by(standing: Standing, message: StageMessage, closer: str | None 
     split = standing.split
     if not standing.missing:
         return (message.share(split, None, closer),)
-    return tuple(message.share(split, part.name) for part in standing.missing)
+    heaviest_first = sorted(standing.missing, key=lambda part: -part.weight)  # whoever waits for the last part waits the least
+    return tuple(message.share(split, part.name) for part in heaviest_first)

@@ -35,7 +35,7 @@ class Part:
     """
 
     name: str
-    weight: float = 1.0  # share of the round's work, for progress
+    weight: float = 1.0  # share of the round's work: the heaviest go first, and progress counts by it
     needs: Mapping[str, tuple[str, ...]] | None = None  # fewer inputs than the stage's `needs`; None: all of them
     parts: tuple[str, ...] | None = None  # of the previous round; None: all
 

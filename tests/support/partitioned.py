@@ -19,7 +19,7 @@ from tests.support.mesh import NEEDS, Mesh, Script, ScriptedCompute
 
 Rounds = Mapping[str, tuple[Part, ...]]
 ONE_ROUND: Rounds = {"only": (Part("a"), Part("b"), Part("c"))}
-TWO_ROUNDS: Rounds = {"first": (Part("a"), Part("b", weight=2.0)), "second": (Part("x", parts=("a",)), Part("y"), Part("z", needs={}))}
+TWO_ROUNDS: Rounds = {"first": (Part("a", weight=2.0), Part("b")), "second": (Part("x", parts=("a",)), Part("y"), Part("z", needs={}))}
 
 
 class PartitionedCompute(ScriptedCompute):

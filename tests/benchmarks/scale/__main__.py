@@ -8,7 +8,6 @@ MESHWORK_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m tests.benchmarks.scale [--ph
 """
 
 import argparse
-import asyncio
 import os
 import tempfile
 from pathlib import Path
@@ -18,8 +17,9 @@ from loguru import logger
 from services.mvs.params import MvsParams
 from tests.benchmarks.scale.job import Ran, run_job
 from tests.benchmarks.scale.recording import Recorded, read, record, write
+from tests.benchmarks.scale.replica import Waits
 from tests.benchmarks.scale.schedule import Durations
-from tests.benchmarks.scale.stand_in import StandIn
+from tests.support.servers import rabbitmq
 from tests.unit.mvs.small_scene import write_sfm_outputs
 
 
@@ -31,9 +31,14 @@ def captured(folder: Path, photos: int, enlarged: int) -> Path:
     return sfm
 
 
+def recording_of(folder: Path, photos: int, enlarged: int) -> Path:
+    """Its file."""
+    return folder / f"recorded-{photos}-{enlarged}.json"
+
+
 def recorded_of(folder: Path, photos: int, enlarged: int) -> Recorded:
     """Measured, or read where it was before."""
-    path = folder / f"recorded-{photos}-{enlarged}.json"
+    path = recording_of(folder, photos, enlarged)
     if not path.exists():
         with tempfile.TemporaryDirectory() as scratch:
             write(record(captured(folder, photos, enlarged), Path(scratch), MvsParams()), path)
@@ -84,14 +89,16 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     recorded = recorded_of(options.out, options.photos, options.enlarged)
     report_computing(recorded, options.photos)
-    if options.real:
-        sfm = captured(options.out, options.real, options.enlarged)
-        real = {count: asyncio.run(run_job(sfm, count)) for count in (1, 2)}
-        report_replicas(f"Real workers of one thread, {options.real} photos", real[1].compute, real)
-    sfm, stretch = captured(options.out, options.photos, options.enlarged), options.stretch
-    waited = {count: asyncio.run(run_job(sfm, count, lambda: StandIn(recorded, stretch, options.full_size))) for count in options.replicas}
-    if waited:
-        report_replicas(f"Stand-ins, {options.photos} photos, waiting {stretch:g} times as long", recorded.durations(stretch), waited)
+    with rabbitmq() as server:
+        if options.real:
+            sfm = captured(options.out, options.real, options.enlarged)
+            real = {count: run_job(server, sfm, count) for count in (1, 2)}
+            report_replicas(f"Real workers of one thread, {options.real} photos", real[1].compute, real)
+        sfm, stretch = captured(options.out, options.photos, options.enlarged), options.stretch
+        waits = Waits(recorded=recording_of(options.out, options.photos, options.enlarged), stretch=stretch, full_size=options.full_size)
+        waited = {count: run_job(server, sfm, count, waits) for count in options.replicas}
+        if waited:
+            report_replicas(f"Stand-ins, {options.photos} photos, waiting {stretch:g} times as long", recorded.durations(stretch), waited)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,32 @@
-"""One job of mvs on any number of replicas: the real worker loop, each with its own connection, broker in memory, store in a folder."""
+"""One job of mvs on any number of replicas: worker processes of their own on a real RabbitMQ, the store in a folder."""
 
 import asyncio
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.native.management import Management
+from shared.broker.rabbitmq import RabbitBroker
+from shared.broker.topology import TOPOLOGY
 from shared.contracts.manifest import Manifest, OutputFile
 from shared.contracts.messages import StageMessage
 from shared.contracts.routing import stage_queue
 from shared.contracts.split import PartMade, Split
 from shared.storage import keys
+from shared.storage.directory import DirectoryStore
+from tests.benchmarks.scale.replica import Place, Waits
 from tests.benchmarks.scale.schedule import Durations
-from tests.benchmarks.scale.stand_in import StandIn
-from tests.support.builders import a_message, a_slip
-from tests.support.mesh import Mesh
+from tests.support.brokers import make_vhost
+from tests.support.builders import a_message, a_publication, a_slip, store_request
+from tests.support.servers import BrokerServer, unique
 
 TIMEOUT_S = 3600
+COUNTED_S = 12.0  # RabbitMQ counts every five seconds
 
 
 @dataclass(frozen=True)
@@ -29,68 +38,94 @@ class Ran:
     compute: Durations
 
 
-async def run_job(sfm: Path, replicas: int, stand_in: Callable[[], StandIn] | None = None) -> Ran:
-    """Real workers, already warm, without a `stand_in`."""
+def run_job(server: BrokerServer, sfm: Path, replicas: int, waits: Waits | None = None) -> Ran:
+    """Without `waits` the workers compute; they did so once before what is measured."""
+    vhost = unique("scale")
+    make_vhost(server, vhost, TOPOLOGY)
     with tempfile.TemporaryDirectory() as folder:
-        mesh = Mesh(Path(folder))
-        await mesh.store.prepare()
-        try:
-            for _ in range(replicas):
-                compute, target = (stand_in(), "") if stand_in else (None, "services.mvs.stage:MvsStage")
-                await mesh.worker("mvs", compute, target, stop_poll_s=2.0)
-            if stand_in is None:
-                await _run(mesh, sfm)  # kernels are loaded
-            return await _run(mesh, sfm)
-        finally:
-            await mesh.stop()
+        place = Place(amqp_url=server.url(vhost), store=Path(folder) / "store", work_dir=Path(folder) / "work", waits=waits)
+        with _replicas(place, replicas):
+            ran = asyncio.run(_jobs(place, server.management, vhost, sfm))
+    server.management.drop_vhost(vhost)
+    return ran
 
 
-async def _run(mesh: Mesh, sfm: Path) -> Ran:
+@contextmanager
+def _replicas(place: Place, count: int) -> Iterator[None]:
+    """All of them take messages."""
+    command = [sys.executable, "-m", "tests.benchmarks.scale.replica", place.model_dump_json()]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(count)]
+    try:
+        for process in processes:
+            assert process.stdout is not None and process.stdout.readline(), "a replica did not start"
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(60)
+
+
+async def _jobs(place: Place, management: Management, vhost: str, sfm: Path) -> Ran:
+    store, broker = DirectoryStore(place.store), RabbitBroker(place.amqp_url, "gateway@scale")
+    await store.prepare()
+    await broker.connect()
+    try:
+        if place.waits is None:
+            await _run(store, broker, sfm)  # kernels are loaded
+        before = await _delivered(management, vhost)
+        seconds, made = await _run(store, broker, sfm)
+        deliveries = await _delivered(management, vhost) - before
+    finally:
+        await broker.close()
+    return Ran(seconds, deliveries, await _durations(store, made))
+
+
+async def _run(store: DirectoryStore, broker: RabbitBroker, sfm: Path) -> tuple[float, Manifest]:
+    """Seconds, and what was committed."""
     message = a_message(a_slip(("sfm", "mvs"), hard_limit_s=TIMEOUT_S, memory_limit_bytes=8 << 30)).at(1)
-    await _commit_sfm(mesh, message, sfm)
-    arrived = _counted(mesh)
+    await _commit_sfm(store, message, sfm)
+    await store_request(store, message.job_id)
     begun, committed = time.monotonic(), keys.step_manifest(message.job_id, 1, "mvs")
-    await mesh.submit(message)
-    while not await mesh.store.exists(committed):
+    await broker.publish(a_publication(message))
+    while not await store.exists(committed):
         assert time.monotonic() - begun < TIMEOUT_S
         await asyncio.sleep(0.02)
-    took, made = time.monotonic() - begun, await mesh.manifest(message)
+    took, made = time.monotonic() - begun, Manifest.model_validate_json(await store.get(committed))
     assert made.error is None and made.parts, made.error
-    await mesh.idle()
-    return Ran(took, len(arrived), await _durations(mesh, made))
+    return took, made
 
 
-def _counted(mesh: Mesh) -> list[object]:
-    """What comes into the stage's queue from now on."""
-    queue, arrived = mesh.server.queues[stage_queue("mvs")], list[object]()
-    put = type(queue).put.__get__(queue)
-    queue.put = lambda message: (arrived.append(message), put(message))[1]  # type: ignore[method-assign]
-    return arrived
+async def _delivered(management: Management, vhost: str) -> int:
+    """Messages that replicas were given so far."""
+    await asyncio.sleep(COUNTED_S)
+    queue = await asyncio.to_thread(management.call, "GET", f"queues/{vhost}/{stage_queue('mvs')}")
+    return int(queue.get("message_stats", {}).get("deliver", 0))
 
 
-async def _commit_sfm(mesh: Mesh, message: StageMessage, sfm: Path) -> None:
+async def _commit_sfm(store: DirectoryStore, message: StageMessage, sfm: Path) -> None:
     """The step before, as if a worker had made it."""
     job, attempt, outputs = message.job_id, "a" * 32, []
     for name, path in _files(sfm):
-        stored = await mesh.store.upload(path, keys.attempt_file(job, 0, "sfm", attempt, name), "application/octet-stream")
+        stored = await store.upload(path, keys.attempt_file(job, 0, "sfm", attempt, name), "application/octet-stream")
         outputs.append(OutputFile(name=name, bytes=stored.bytes, sha256=stored.sha256))
     made = Manifest(job_id=job, step="sfm", position=0, stage="sfm", stage_version="1", attempt=attempt, outputs=tuple(outputs))
     for key in (keys.attempt_manifest(job, 0, "sfm", attempt), keys.step_manifest(job, 0, "sfm")):
-        await mesh.store.put(key, made.to_bytes())
+        await store.put(key, made.to_bytes())
 
 
 def _files(folder: Path) -> list[tuple[str, Path]]:
     return [(path.relative_to(folder).as_posix(), path) for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-async def _durations(mesh: Mesh, manifest: Manifest) -> Durations:
+async def _durations(store: DirectoryStore, manifest: Manifest) -> Durations:
     prefix = keys.step_prefix(manifest.job_id, manifest.position, manifest.step)
-    found = [await mesh.store.get(key) for key in await mesh.store.list(prefix) if key.endswith("/split.json")]
+    found = [await store.get(key) for key in await store.list(prefix) if key.endswith("/split.json")]
     splits = [Split.model_validate_json(data) for data in found]
-    rounds = tuple([(split.seconds, await _parts(mesh, split)) for split in splits])
+    rounds = tuple([(split.seconds, await _parts(store, split)) for split in splits])
     return Durations(rounds, manifest.seconds - sum(split + sum(parts) for split, parts in rounds))
 
 
-async def _parts(mesh: Mesh, split: Split) -> tuple[float, ...]:
+async def _parts(store: DirectoryStore, split: Split) -> tuple[float, ...]:
     made = [keys.part_made(split.job_id, split.position, split.step, split.id, part.name) for part in split.parts]
-    return tuple([PartMade.model_validate_json(await mesh.store.get(key)).seconds for key in made])
+    return tuple([PartMade.model_validate_json(await store.get(key)).seconds for key in made])

@@ -2,7 +2,17 @@
 
 import numpy as np
 
-from services.mvs.depth_maps import _LOST_COST, Scene, _search_again, _stereo, coarsest_map, first_active, geometric_map, photometric_map
+from services.mvs.depth_maps import (
+    _LOST_COST,
+    Scene,
+    _search_again,
+    _stereo,
+    coarsest_map,
+    expected_effort,
+    first_active,
+    geometric_map,
+    photometric_map,
+)
 from services.mvs.patchmatch_kernels import MIN_DEVIATION, enlarge_planes, exchange_planes, rescore_planes
 from services.mvs.refinement_kernels import refine_planes
 from services.mvs.views import at_level, warp
@@ -157,3 +167,15 @@ def test_nothing_is_searched_where_nothing_is_lost(scene: Scene) -> None:
     before = planes.copy()
     _search_again(scene, 0, _stereo(scene, 0, 1, first_active(scene, 0, 1), None), planes, best)
     np.testing.assert_array_equal(planes, before)
+
+
+def test_pixels_that_match_badly_foretell_the_effort(scene: Scene) -> None:
+    """Every pixel with a plane counts; one that matches badly many times."""
+    planes = np.zeros((20, 30, 4), np.float32)
+    planes[:10, :, 0] = 1.0
+    planes[10:, :, 3] = 2.0  # no plane: nothing to look for
+    np.save(scene.path("coarsest", 0), planes)
+    settled = expected_effort(scene, 0)
+    planes[:5, :, 3] = 0.5
+    np.save(scene.path("coarsest", 0), planes)
+    assert settled == 301 and expected_effort(scene, 0) == settled + 8 * 150

@@ -66,6 +66,7 @@ def test_the_same_bytes_in_parts(
     assert report.model_copy(update={"summary": {}}) == expected.model_copy(update={"summary": {}})
     assert {**report.summary, "seconds_per_phase": None} == {**expected.summary, "seconds_per_phase": None}
     assert _files(outputs) == _files(whole.outputs)
+    assert len({part.weight for part in shared.parts["geometric"]}) > 1  # the heaviest are begun first
 
 
 def test_few_photos_are_not_shared(sfm_folder: Path, tmp_path: Path) -> None:

@@ -323,6 +323,15 @@ async def test_later_rounds_read_the_deliveries_that_their_split_names(mesh: Mes
     assert [link.attempt for link in (await mesh.manifest(message)).parts if link.part == "a"] == [made.attempt]
 
 
+async def test_the_heaviest_parts_go_first(mesh: Mesh) -> None:
+    """So that nobody waits for a long one that was begun last; equal ones in their order."""
+    weights = {"a": 1.0, "b": 3.0, "c": 1.0, "d": 2.5}
+    compute = PartitionedCompute("segmentation", {"only": tuple(Part(name, weight) for name, weight in weights.items())})
+    await prepared(mesh, compute)
+    await ended(mesh)
+    assert [task.part for task in compute.tasks if task.ask == "run_part"] == ["b", "d", "a", "c"]
+
+
 async def test_progress_counts_parts_that_are_made(mesh: Mesh) -> None:
     """Every round and the join count alike, parts by their weight; it never falls."""
     message = await prepared(mesh, PartitionedCompute("segmentation", TWO_ROUNDS))
