@@ -63,7 +63,7 @@ class JobFold:
         return self._job.status in UNFINISHED
 
     async def _move(self, fact: StageStarted | StageProgress, step: StepRow) -> None:
-        fraction = fact.fraction if isinstance(fact, StageProgress) and isfinite(fact.fraction) else 0.0
+        fraction = fact.fraction if isinstance(fact, StageProgress) else 0.0
         step.attempts = max(step.attempts, fact.attempt)
         if self._unfinished:
             await self._begin(step)
@@ -164,7 +164,7 @@ class JobFold:
     def _take_numbers(self, step: StepRow, manifest: Manifest | None) -> None:
         if manifest is not None:
             step.attempts = max(step.attempts, manifest.tries)
-            step.seconds = max(step.seconds, manifest.seconds if isfinite(manifest.seconds) else 0.0)
+            step.seconds = max(step.seconds, manifest.seconds)
 
     def _take_report(self, report: StageReport) -> None:
         images, warnings = merge_verdicts(self._job.images, report.images), merge_warnings(self._job.warnings, report)

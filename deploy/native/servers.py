@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from deploy.native.management import Management
 from deploy.native.process import Process, ServerFailedError, answers, free_port
-from shared.broker.topology import WAL_BYTES
+from shared.broker.topology import STAGE_CONSUMER_TIMEOUT, WAL_BYTES, milliseconds
 
 RABBITMQ_PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _HOW_RABBITMQ = "Debian: apt-get install rabbitmq-server"
@@ -139,7 +139,7 @@ class RabbitMq:
             f"management.tcp.port = {self.management_port}",
             f"prometheus.tcp.port = {free_port()}",
             f"load_definitions = {self.folder / 'definitions.json'}",
-            "consumer_timeout = 43200000",
+            f"consumer_timeout = {milliseconds(STAGE_CONSUMER_TIMEOUT)}",
             "disk_free_limit.absolute = 200MB",
             f"raft.wal_max_size_bytes = {WAL_BYTES}",
         ]

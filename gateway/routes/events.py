@@ -79,10 +79,18 @@ def _version_in(last_event_id: str) -> int | None:
 
 def _loader(parts: Parts, tenant: str, job_id: str) -> LoadJob:
     async def load() -> tuple[int, dict[str, Any]]:
-        record = await asyncio.shield(find_job(parts, tenant, job_id))  # who leaves meanwhile breaks no connection to the database
+        finding = asyncio.ensure_future(find_job(parts, tenant, job_id))
+        finding.add_done_callback(_heard)
+        record = await asyncio.shield(finding)  # who leaves meanwhile breaks no connection to the database
         return record.job.version, job_document(record, parts.links)
 
     return load
+
+
+def _heard(finding: asyncio.Future[Any]) -> None:
+    """Where nobody waits for it any more, nobody else asks how it ended."""
+    if not finding.cancelled():
+        finding.exception()
 
 
 async def _server_sent(events: AsyncGenerator[LiveEvent, None]) -> AsyncIterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.broker.asyncapi import asyncapi
-from shared.broker.topology import STAGE_CONSUMER_TIMEOUT, V3_10, V4, WAL_BYTES, definitions
+from shared.broker.topology import STAGE_CONSUMER_TIMEOUT, V3_10, V4, WAL_BYTES, definitions, milliseconds
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "rabbitmq"
 VHOST = "meshwork"
@@ -36,9 +36,7 @@ def files() -> dict[str, str]:
     return {
         "definitions.json": _text(definitions(VHOST, V4)),
         "definitions-3.10.json": _text(definitions(VHOST, V3_10)),
-        "rabbitmq.conf": _CONF.format(
-            loaded_from=LOADED_FROM, consumer_timeout=int(STAGE_CONSUMER_TIMEOUT.total_seconds() * 1000), wal_bytes=WAL_BYTES
-        ),
+        "rabbitmq.conf": _CONF.format(loaded_from=LOADED_FROM, consumer_timeout=milliseconds(STAGE_CONSUMER_TIMEOUT), wal_bytes=WAL_BYTES),
         "asyncapi.json": _text(asyncapi()),
     }
 

@@ -35,7 +35,7 @@ DELIVERY_LIMIT = 20  # far above the 5 lost workers at which we give up ourselve
 # Above everything that a worker may do with one message in hand: waiting for a dependency, then computing up to the step's hard limit.
 STAGE_CONSUMER_TIMEOUT = timedelta(hours=12)
 CONSUMER_TIMEOUT = timedelta(hours=1)  # a webhook call takes seconds, a batch of the tracker less; the rest is a dependency that is away
-WAL_BYTES = 64 << 20  # of the log that a node's quorum queues share: as much of it as is not begun anew is in memory, some 500 jobs
+WAL_BYTES = 64 << 20  # of the log that a node's quorum queues share: as much of it as is not begun anew is in memory, about a thousand jobs
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def policy_keys(policy: Policy, version: str) -> dict[str, str | int]:
     """A policy in the broker's words. Per-queue consumer timeouts came with 3.12, a limit that can be switched off with 4.0."""
     keys: dict[str, str | int] = {"overflow": "reject-publish"}  # at-least-once dead-lettering asks for it
     if policy.ttl is not None:
-        keys["message-ttl"] = _milliseconds(policy.ttl)
+        keys["message-ttl"] = milliseconds(policy.ttl)
     if policy.dead_letter_exchange is not None:
         keys["dead-letter-exchange"] = policy.dead_letter_exchange
         keys["dead-letter-strategy"] = "at-least-once"
@@ -185,11 +185,12 @@ def policy_keys(policy: Policy, version: str) -> dict[str, str | int]:
     elif version != V3_10:
         keys["delivery-limit"] = -1  # 4.x defaults to 20, 3.x to none and refuses -1
     if policy.consumer_timeout is not None and version != V3_10:
-        keys["consumer-timeout"] = _milliseconds(policy.consumer_timeout)
+        keys["consumer-timeout"] = milliseconds(policy.consumer_timeout)
     return keys
 
 
-def _milliseconds(duration: timedelta) -> int:
+def milliseconds(duration: timedelta) -> int:
+    """As RabbitMQ counts."""
     return int(duration / timedelta(milliseconds=1))
 
 

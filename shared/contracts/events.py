@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, FiniteFloat, TypeAdapter
 
 from shared.contracts.base import SCHEMA_VERSION, Contract
 
@@ -26,7 +26,7 @@ class StageProgress(_StepEvent):
     """The step is `fraction` (0 to 1) done."""
 
     type: Literal["stage.progress"] = "stage.progress"
-    fraction: float
+    fraction: FiniteFloat
     message: str = ""
 
 

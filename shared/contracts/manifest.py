@@ -4,8 +4,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from math import isfinite
 
-from pydantic import Field, JsonValue
+from pydantic import Field, FiniteFloat, JsonValue, field_validator
 
 from shared.contracts.base import SCHEMA_VERSION, Contract
 
@@ -60,6 +61,12 @@ class ImageVerdict(Contract):
     figures: dict[str, float] = Field(default_factory=dict)
     source: str | None = None
 
+    @field_validator("figures")
+    @classmethod
+    def _measured(cls, figures: dict[str, float]) -> dict[str, float]:
+        """Without those that are no finite number: what could not be measured is not there, and JSON has no word for it."""
+        return {name: value for name, value in figures.items() if isfinite(value)}
+
 
 class StageReport(Contract):
     """What a step has to say: numbers for the report, verdicts on photos, warnings."""
@@ -95,7 +102,7 @@ class Manifest(Contract):
     outputs: tuple[OutputFile, ...] = ()
     report: StageReport = StageReport()
     error: StepError | None = None
-    seconds: float = 0.0  # of compute, on the worker's monotonic clock; of a step that was split the sum of its parts'
+    seconds: FiniteFloat = 0.0  # of compute, on the worker's monotonic clock; of a step that was split the sum of its parts'
     peak_memory_bytes: int = 0
     tries: int = 1  # counted attempts up to this one; of a step that was split the most of any part
     reduction: int = 0

@@ -1,5 +1,7 @@
 """What travels on `work`: claim checks under 16 KiB, references only."""
 
+from pydantic import FiniteFloat
+
 from shared.contracts.base import SCHEMA_VERSION, Contract
 from shared.contracts.routing import deterministic_id
 from shared.contracts.slip import RoutingSlip, Step
@@ -61,7 +63,7 @@ class WebhookMessage(Contract):
     url: str
     sealed_secrets: str  # Fernet token of the tenant's secrets, comma-separated
     attempt: int = 1
-    schedule_s: tuple[float, ...] = ()  # pauses before attempts 2, 3, …
+    schedule_s: tuple[FiniteFloat, ...] = ()  # pauses before attempts 2, 3, …
     replay: str = ""  # id of a replay asked for by a person: one call now, the schedule untouched
 
     @property

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field, JsonValue
+from pydantic import Field, FiniteFloat, JsonValue
 
 from shared.contracts.base import Contract
 
@@ -13,9 +13,9 @@ class Step(Contract):
     name: str
     stage: str
     params: dict[str, JsonValue] = Field(default_factory=dict)
-    hard_limit_s: float = 3600.0
+    hard_limit_s: FiniteFloat = 3600.0
     memory_limit_bytes: int = 6 << 30
-    weight: float = 1.0  # its share of the job's progress
+    weight: FiniteFloat = 1.0  # its share of the job's progress
 
 
 class RoutingSlip(Contract):

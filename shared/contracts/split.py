@@ -1,5 +1,7 @@
 """How a partitioned step is divided, round by round, and what was made of each part. Immutable once written."""
 
+from pydantic import FiniteFloat
+
 from shared.contracts.base import SCHEMA_VERSION, Contract
 from shared.contracts.manifest import ChainLink, OutputFile
 
@@ -8,7 +10,7 @@ class PartPlan(Contract):
     """One part of a round, as the stage wants it (`shared.runtime.stage.Part`)."""
 
     name: str
-    weight: float = 1.0
+    weight: FiniteFloat = 1.0
     needs: dict[str, tuple[str, ...]] | None = None
     parts: tuple[str, ...] | None = None
 
@@ -22,7 +24,7 @@ class PartMade(Contract):
     part: str
     attempt: str  # the random prefix of this delivery's outputs
     outputs: tuple[OutputFile, ...] = ()
-    seconds: float = 0.0  # of compute
+    seconds: FiniteFloat = 0.0  # of compute
     peak_memory_bytes: int = 0
     tries: int = 1
 
@@ -33,7 +35,7 @@ class RoundMade(Contract):
     round: str
     split: str
     parts: tuple[PartMade, ...]
-    seconds: float = 0.0  # of splitting it
+    seconds: FiniteFloat = 0.0  # of splitting it
 
 
 class Split(Contract):
@@ -53,7 +55,7 @@ class Split(Contract):
     digest: str = ""  # of the step
     reduction: int = 0
     generation: int = 0
-    seconds: float = 0.0  # of splitting
+    seconds: FiniteFloat = 0.0  # of splitting
     peak_memory_bytes: int = 0
 
     def part(self, name: str) -> PartPlan | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime
+from math import isfinite
 
 from loguru import logger
 
@@ -57,7 +58,7 @@ class Teller:
 
     async def progress(self, fraction: float, sentence: str) -> None:
         """At most once a second and per percent; dropped where the broker does not take it."""
-        now, percent = asyncio.get_running_loop().time(), int(100 * min(max(fraction, 0.0), 1.0))
+        now, percent = asyncio.get_running_loop().time(), int(100 * min(max(fraction, 0.0), 1.0)) if isfinite(fraction) else 0
         if percent <= self._told_percent or now - self._told_at < PROGRESS_EVERY_S or self._delivery.lease_lost:
             return
         self._told_at, self._told_percent = now, percent

@@ -1,6 +1,7 @@
 """Connections to PostgreSQL that ended while they rested in the pool."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -34,22 +35,21 @@ async def use_after_end(database: Database) -> tuple[set[int], set[int]]:
         await other.close()
 
 
-async def test_connections_that_the_server_ended_are_made_again(postgres_url: str) -> None:
-    """A restart of PostgreSQL costs at most the transactions under way."""
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[Database]:
     database = create_engine(postgres_url)
-    try:
-        before, after = await use_after_end(database)
-        assert not before & after
-    finally:
-        await database.close()
+    yield database
+    await database.close()
 
 
-async def test_one_that_rested_is_asked_before_it_is_used(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_that_the_server_ended_are_made_again(database: Database) -> None:
+    """A restart of PostgreSQL costs at most the transactions under way."""
+    before, after = await use_after_end(database)
+    assert not before & after
+
+
+async def test_one_that_rested_is_asked_before_it_is_used(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_LONG_REST_S", -1.0)
     monkeypatch.setattr(asyncpg.Connection, "is_closed", lambda _: False)  # a server that vanished without a word
-    database = create_engine(postgres_url)
-    try:
-        before, after = await use_after_end(database)
-        assert not before & after
-    finally:
-        await database.close()
+    before, after = await use_after_end(database)
+    assert not before & after

@@ -4,11 +4,11 @@ import gc
 import multiprocessing
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from tests.simulation.mutants import broken
 from tests.simulation.plan import Plan
 from tests.simulation.scenario import Outcome, run
+from tests.support.scratch import scratch_folder
 
 _CHUNK = 20  # seeds that a process takes at a time; of a mutant one, as the first that fails is the last
 _SEEDS_PER_PROCESS = 100  # what is killed stays in memory until its process ends
@@ -19,14 +19,11 @@ def outcomes(seeds: Sequence[int], mutant: str | None, processes: int) -> Iterat
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     chunk = _CHUNK if mutant is None else 1
-    with _scratch() as folder, context.Pool(processes, _begin, (folder,), maxtasksperchild=_SEEDS_PER_PROCESS // chunk) as pool:
+    with (
+        scratch_folder("simulation") as folder,
+        context.Pool(processes, _begin, (folder,), maxtasksperchild=_SEEDS_PER_PROCESS // chunk) as pool,
+    ):
         yield from pool.imap(_outcome, ((seed, mutant) for seed in seeds), chunksize=chunk)
-
-
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """Where those processes keep files, in memory where there is a place: they end without clearing away."""
-    memory = Path("/dev/shm")
-    return tempfile.TemporaryDirectory(prefix="meshwork-simulation-", dir=memory if memory.is_dir() else None)
 
 
 def _begin(folder: str) -> None:

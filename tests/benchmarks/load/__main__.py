@@ -24,7 +24,7 @@ def gateway(asked: argparse.Namespace) -> None:
 
 def stages(asked: argparse.Namespace) -> None:
     """Prints the tables."""
-    print(many_jobs.table(many_jobs.run(asked.jobs, dict.fromkeys(STAGES, asked.replicas), asked.limit_s)))
+    many_jobs.run(asked.jobs, dict.fromkeys(STAGES, asked.replicas), asked.limit_s)
 
 
 def main() -> None:

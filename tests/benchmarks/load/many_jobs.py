@@ -95,8 +95,9 @@ class Receiver:
         self._loop.call_soon_threadsafe(self._loop.stop)
 
 
-def run(jobs: int, scale: dict[str, int], limit_s: float) -> Outcome:
-    """Posts `jobs` at once and watches until all ended and were told, or the time is over."""
+def run(jobs: int, scale: dict[str, int], limit_s: float) -> None:
+    """Posts `jobs` at once and watches until all ended and were told, or the time is over; prints the tables, then clears away, which
+    takes minutes: a job leaves fifty files."""
     receiver = Receiver()
     with _mesh(scale) as mesh:
         load = Load(mesh.ports.api, mesh.secrets["MESHWORK_API_KEY"], jobs, 0.0, 32)
@@ -115,8 +116,9 @@ def run(jobs: int, scale: dict[str, int], limit_s: float) -> Outcome:
         time.sleep(SAMPLE_S)  # RabbitMQ counts every few seconds
         after = _operations(mesh)
         statuses = {str(row["status"]): int(row["n"]) for row in _query(mesh, "SELECT status, count(*) AS n FROM jobs GROUP BY status")}
+        outcome = Outcome(jobs, statuses, receiver.calls, samples, {name: after[name] - before.get(name, 0) for name in after})
+        print(table(outcome), flush=True)
     receiver.close()
-    return Outcome(jobs, statuses, receiver.calls, samples, {name: after[name] - before.get(name, 0) for name in after})
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable
 from datetime import datetime
 from random import Random
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -24,7 +24,7 @@ TEXTS = st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encod
 _PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(max_size=20),
     int: st.integers(-3, 2**40),
-    float: st.floats(allow_nan=False, allow_infinity=False),
+    float: st.floats(),
     bool: st.booleans(),
     type(None): st.none(),
     datetime: st.datetimes(),
@@ -52,6 +52,8 @@ def _values_of(annotation: Any) -> st.SearchStrategy[Any]:
         return _PLAIN[annotation]
     if isinstance(annotation, type) and issubclass(annotation, Contract):
         return valid(annotation)
+    if origin is Annotated:
+        return _values_of(inside[0])
     if origin is tuple:
         return st.lists(_values_of(inside[0]), max_size=3)
     if origin is dict:
@@ -97,9 +99,9 @@ def _try_value(model: type[Contract], value: Any) -> None:
 
 
 def _is_json(value: Any) -> bool:
-    """Whether it can travel at all: no NaN, no half of a surrogate pair."""
+    """Whether it can travel at all: no half of a surrogate pair."""
     try:
-        return bool(json.dumps(value, default=str, allow_nan=False, ensure_ascii=False).encode())
+        return bool(json.dumps(value, default=str, ensure_ascii=False).encode())
     except ValueError:
         return False
 

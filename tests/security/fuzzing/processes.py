@@ -5,17 +5,22 @@ import multiprocessing
 import resource
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 from loguru import logger
 
+from shared.batches import batches_of
 from tests.security.fuzzing.changed_requests import try_changed
 from tests.security.fuzzing.documented_requests import try_documented
 from tests.security.fuzzing.raw_requests import try_raw
 from tests.security.fuzzing.tally import Tally
 from tests.security.fuzzing.values import READERS, try_reader
+from tests.support.scratch import scratch_folder
 
 UNITS_PER_PROCESS = 10
 
@@ -34,14 +39,29 @@ class Unit:
 
 def found(units: Sequence[Unit], processes: int) -> Iterator[tuple[Unit, Tally, float, int]]:
     """What came of each, with its seconds and the most memory that its process ever held."""
-    context = multiprocessing.get_context("spawn")
-    with _scratch() as folder, context.Pool(processes, _begin, (folder,), maxtasksperchild=UNITS_PER_PROCESS) as pool:
-        yield from pool.imap_unordered(_run, units)
+    with scratch_folder("fuzzing") as folder:
+        for batch in batches_of(units, UNITS_PER_PROCESS * processes):
+            waiting = deque(batch)
+            while waiting:
+                yield from _in_fresh_processes(waiting, processes, folder)
 
 
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    memory = Path("/dev/shm")
-    return tempfile.TemporaryDirectory(prefix="meshwork-fuzzing-", dir=memory if memory.is_dir() else None)
+def _in_fresh_processes(waiting: deque[Unit], processes: int, folder: str) -> Iterator[tuple[Unit, Tally, float, int]]:
+    """Until none waits, or a process ended: that is a fault of the units that were under way then."""
+    under_way: dict[Future[tuple[Unit, Tally, float, int]], Unit] = {}
+    broken = False
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (folder,)) as pool:
+        while under_way or (waiting and not broken):
+            while waiting and not broken and len(under_way) < processes:
+                unit = waiting.popleft()
+                under_way[pool.submit(_run, unit)] = unit
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                unit = under_way.pop(future)
+                try:
+                    yield future.result()
+                except BrokenProcessPool as error:
+                    broken = True
+                    yield unit, Tally(faults=[f"{unit}, or what ran beside it: {error}"]), 0.0, 0
 
 
 def _begin(folder: str) -> None:

@@ -1,6 +1,7 @@
 """What only a hand-made client sends: links of any bytes, and bodies that end in the middle."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -87,4 +88,18 @@ async def test_watchers_that_leave_break_no_connection_to_the_database(gateway: 
 
         await gateway.app(scope | {"headers": [(b"x-api-key", KEY.encode())]}, receive, send)
     assert gateway.app.state.parts.feed.watched == []
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_search_for_nothing_that_nobody_waits_for_is_no_error(gateway: RunningGateway, caplog: pytest.LogCaptureFixture) -> None:
+    """Cut off at whatever moment of looking for a job that is not there: the search ends unseen."""
+    key = (b"x-api-key", KEY.encode())
+    for turns in range(60):
+        asking = asyncio.ensure_future(status_of(gateway, "GET", "/api/v1/jobs/00000000-0000-0000-0000-000000000000/events", b"", key))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    await asyncio.sleep(0.1)  # SQLite answers from a thread
+    gc.collect()
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

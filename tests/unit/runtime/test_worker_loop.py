@@ -1,8 +1,10 @@
 """Every branch of the worker loop, on the broker and store in memory."""
 
 import asyncio
+import math
 
 from shared.broker.headers import trace_id
+from shared.contracts.manifest import ImageVerdict, StageReport
 from shared.contracts.messages import StageMessage
 from shared.contracts.request import ImageSource
 from shared.contracts.routing import HEADER_JOB, HEADER_STEP
@@ -200,6 +202,22 @@ async def test_progress_is_told_once_a_second_and_per_percent(mesh: Mesh) -> Non
     await mesh.event("stage.completed")
 
     assert [event.fraction for event in mesh.events("stage.progress")] == [0.0, 0.5]  # type: ignore[union-attr]
+
+
+async def test_what_is_no_finite_number_is_not_told(mesh: Mesh) -> None:
+    """Neither as progress nor as a figure of a photo: JSON has no word for it, and whoever reads would refuse the whole."""
+
+    async def script(task: ComputeTask, on_progress: OnProgress) -> StageReport:
+        await on_progress(math.nan, "lost")
+        await on_progress(math.inf, "further")
+        return StageReport(images=(ImageVerdict(name="a.jpg", status="accepted", figures={"sharpness": math.nan, "noise": 0.5}),))
+
+    await mesh.worker("ingest", ScriptedCompute("ingest", script))
+    message = a_message()
+    await mesh.submit(message)
+    await mesh.event("stage.completed")
+    assert [event.fraction for event in mesh.events("stage.progress")] == [0.0]  # type: ignore[union-attr]
+    assert (await mesh.manifest(message)).report.images[0].figures == {"noise": 0.5}
 
 
 async def test_the_digest_depends_on_params_and_inputs_alone(mesh: Mesh) -> None:
