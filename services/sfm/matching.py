@@ -10,12 +10,14 @@ from services.sfm.features import Features
 from services.sfm.intrinsics import CameraGroup
 from services.sfm.pair_ranking import Pairs
 from services.sfm.photos import Photo
-from shared.thread_count import thread_count
 
 BATCH = 200  # pairs between two words on progress
 LINK = 25  # matches that agree: photos that have nothing in common reach 20 by chance
 _Kind = pycolmap.TwoViewGeometryConfiguration
 FLAT = {int(kind) for kind in (_Kind.PLANAR, _Kind.PANORAMIC, _Kind.PLANAR_OR_PANORAMIC)}
+# Threads that match; another one verifies meanwhile. Two that compare descriptors at the same moment disturb each other in pycolmap 4.2
+# (its linear algebra): on a busy machine one call in eight hundred lost half of some pair's matches, and said nothing.
+ONE_AFTER_THE_OTHER = 1
 MAX_TRIALS = 2000  # of RANSAC: enough for the seven points of a pair with 45 % inliers. COLMAP's 10,000 found no further pair in real
 # photos, and took half a second for each pair of photos that do not overlap.
 
@@ -49,7 +51,7 @@ def match_pairs(
     database: Path, photos: list[Photo], pairs: Pairs, pixel_scale: float, seed: int, progress: Callable[[float], None]
 ) -> None:
     """Matches and verifies pairs. `pixel_scale`: pixels of the working images per pixel of those that features were found in."""
-    matching = pycolmap.FeatureMatchingOptions(num_threads=thread_count())
+    matching = pycolmap.FeatureMatchingOptions(num_threads=ONE_AFTER_THE_OTHER)
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = seed
     verification.ransac.max_error *= pixel_scale

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import services.sfm.partition as partition
+from services.sfm.colmap import pycolmap
 from services.sfm.features import Features
 from services.sfm.handover import read_largest, write_features
 from services.sfm.pairs import seeks_look_alikes, select_pairs
@@ -83,6 +84,20 @@ def test_the_same_bytes_in_parts(
     assert files(outputs) == files(folder / "outputs")
     assert len(shared.parts["features"]) == 3 and len(shared.parts["matching"]) > 1
     assert [tried["attempt"] for tried in report.summary["attempts"]] == attempts  # type: ignore[union-attr,index,call-overload]
+
+
+def test_descriptors_are_compared_by_one_thread(tmp_path: Path, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two lose matches now and then, which no test would see for hundreds of runs."""
+    match, told = pycolmap.match_image_pairs, []
+
+    def watched(*arguments: Any, matching_options: Any, **others: Any) -> None:
+        told.append(matching_options.num_threads)
+        match(*arguments, matching_options=matching_options, **others)
+
+    monkeypatch.setattr(pycolmap, "match_image_pairs", watched)
+    monkeypatch.setenv("MESHWORK_THREADS", "2")
+    SfmStage().run(Workspace(write_ingest(tmp_path, around(7, k=-0.05), pictures)), FEW)
+    assert set(told) == {1}
 
 
 def test_what_run_refuses_the_join_refuses(tmp_path: Path) -> None:
