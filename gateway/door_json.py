@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
@@ -18,15 +19,18 @@ _DISCARD_BYTES = 256 << 20
 _DISCARD_S = 5.0
 _DISCARD_PAUSE_S = 0.3
 _LONGEST_PAUSE_S = 60.0
+JSON_PATIENCE = timedelta(minutes=2)  # the largest that is taken by default at 280 kbit/s
 
 
 class BoundedBody:
-    """A request's body in chunks, as an async iterator: at most `max_bytes`, and no pause longer than a minute.
+    """A request's body in chunks, as an async iterator: at most `max_bytes`, no pause longer than a minute, the end `within` a time.
 
     Raises Problem: PAYLOAD_TOO_LARGE, before the first byte where the length was announced; VALIDATION_FAILED when the client leaves.
     """
 
-    def __init__(self, request: Request, max_bytes: int) -> None:
+    def __init__(self, request: Request, max_bytes: int, within: timedelta) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._deadline = self._clock() + within.total_seconds()
         self._chunks = request.stream()
         self._max_bytes = max_bytes
         self._size = 0
@@ -39,10 +43,10 @@ class BoundedBody:
         if self._announced > self._max_bytes:
             raise self._too_large()
         try:
-            async with asyncio.timeout(_LONGEST_PAUSE_S):
+            async with asyncio.timeout_at(min(self._deadline, self._clock() + _LONGEST_PAUSE_S)):
                 chunk = await anext(self._chunks)
         except TimeoutError:
-            raise field_problem("VALIDATION_FAILED", ("body",), "the body stopped arriving", "timeout") from None
+            raise field_problem("VALIDATION_FAILED", ("body",), "the body did not arrive in time", "timeout") from None
         except ClientDisconnect:  # nobody hears this answer; logs and metrics tell whose mistake it was
             raise field_problem("VALIDATION_FAILED", ("body",), "the connection ended before the body did", "disconnected") from None
         self._size += len(chunk)
@@ -52,10 +56,9 @@ class BoundedBody:
 
     async def discard(self) -> None:
         """Throws away what a refused client is still sending, within limits of size and time."""
-        clock = asyncio.get_running_loop()
-        size, deadline = 0, clock.time() + _DISCARD_S
+        size, deadline = 0, self._clock() + _DISCARD_S
         with contextlib.suppress(TimeoutError, ClientDisconnect):
-            while size < _DISCARD_BYTES and clock.time() < deadline:
+            while size < _DISCARD_BYTES and self._clock() < deadline:
                 async with asyncio.timeout(_DISCARD_PAUSE_S):
                     chunk = await anext(self._chunks, None)
                 if chunk is None:
@@ -67,8 +70,8 @@ class BoundedBody:
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body. Raises Problem PAYLOAD_TOO_LARGE, and keeps nothing of one that is longer."""
-    body, chunks = BoundedBody(request, max_bytes), []
+    """The whole body, which has to be here within two minutes. Raises Problem, and keeps nothing of one that is longer."""
+    body, chunks = BoundedBody(request, max_bytes, JSON_PATIENCE), []
     try:
         async for chunk in body:
             chunks.append(chunk)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
@@ -55,8 +56,9 @@ class ReceivedUpload:
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """How much may come in."""
+    """How much may come in, and within which time."""
 
+    within: timedelta
     max_images: int
     max_image_bytes: int
     max_archive_bytes: int
@@ -78,7 +80,7 @@ def boundary_of(request: Request) -> bytes:
 async def receive_upload(request: Request, job_id: str, store: ArtifactStore, limits: UploadLimits) -> ReceivedUpload:
     """Reads the whole form; photos lie in the store afterwards. Raises Problem; what was stored by then is the caller's to purge."""
     boundary = boundary_of(request)
-    body = BoundedBody(request, limits.max_upload_bytes)
+    body = BoundedBody(request, limits.max_upload_bytes, limits.within)
     try:
         return await _Receiver(job_id, store, limits).receive(parts_of(body, boundary))
     except Problem:

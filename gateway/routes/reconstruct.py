@@ -122,6 +122,7 @@ async def photos_being_stored(parts: Parts, tenant: str, job_id: str) -> AsyncIt
 def _limits(parts: Parts) -> UploadLimits:
     settings = parts.settings
     return UploadLimits(
+        within=settings.upload_lifetime,
         max_images=settings.max_images,
         max_image_bytes=settings.max_image_bytes,
         max_archive_bytes=settings.max_archive_bytes,
