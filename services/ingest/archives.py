@@ -4,13 +4,15 @@ What an archive says of itself is not believed: bytes are counted as they come o
 what is no photo by its first bytes is not unpacked at all. No link is made, no folder, and no archive inside is opened.
 """
 
+import errno
 import hashlib
 import io
 import re
 import stat
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -31,17 +33,28 @@ _UNREADABLE = (BadZipFile, zlib.error, struct.error, EOFError, ValueError, Index
 
 
 class _Bounded(io.FileIO):
-    """Reads no more at once than a directory may have: its size is what the archive claims."""
+    """Reads no more at once than a directory may have: its size is what the archive claims, and so are the places that are read."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is not None and size > MAX_DIRECTORY_BYTES:
             raise UnusableBundleError("ARCHIVE_TOO_LARGE")
-        return super().read(MAX_DIRECTORY_BYTES if size is None or size < 0 else size)
+        with _claims():
+            return super().read(MAX_DIRECTORY_BYTES if size is None or size < 0 else size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        if offset < 0 and whence == io.SEEK_SET:  # as the archive claims: an OSError would blame the disk
-            raise BadZipFile
-        return super().seek(offset, whence)
+        with _claims() if whence == io.SEEK_SET else nullcontext():
+            return super().seek(offset, whence)
+
+
+@contextmanager
+def _claims() -> Iterator[None]:
+    """A place before the file, or past any that a file can have, is the archive's fault: an OSError would blame the disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise BadZipFile from error
 
 
 def unpack(archive: Original, folder: Path, room: Room) -> list[Original]:

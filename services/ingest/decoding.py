@@ -1,6 +1,9 @@
 """From bytes that nobody vouches for to upright 8-bit sRGB pixels."""
 
+import errno
 import io
+import mmap
+import re
 import struct
 import warnings
 from contextlib import nullcontext
@@ -18,6 +21,11 @@ Image.MAX_IMAGE_PIXELS = None  # the limit is checked here, from the header, wit
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF")
 _ORIENTATION = 0x0112
+_TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
+_JPEG = {"JPEG", "MPO"}
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # with a segment; in what is coded there is none (ITU T.81, B.1.1)
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_MAX_SCANS = 100  # as libtiff; progressive photos have about ten. Each goes over all pixels, and 160 bytes are enough for one
 _LARGE_MEGAPIXELS = 40.0
 _ONE_LARGE_AT_A_TIME = Lock()  # unpacking takes up to 16 bytes a pixel: two of 100 megapixels at once would meet the child's limit
 _BAND_ROWS = 256
@@ -66,9 +74,11 @@ def decode(path: Path, max_megapixels: float) -> Decoded:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
-                megapixels = image.width * image.height / 1e6
+                megapixels = max(image.width * image.height, _tile_pixels(image)) / 1e6
                 if megapixels > max_megapixels:
                     raise UnusablePhotoError("IMAGE_TOO_LARGE")
+                if image.format in _JPEG and _has_too_many_scans(path):
+                    raise UnusablePhotoError("CORRUPT_IMAGE")
                 with _ONE_LARGE_AT_A_TIME if megapixels > _LARGE_MEGAPIXELS else nullcontext():
                     return _unpack(image)
     except UnusablePhotoError:
@@ -76,9 +86,28 @@ def decode(path: Path, max_megapixels: float) -> Decoded:
     except UnidentifiedImageError as error:
         raise UnusablePhotoError("CORRUPT_IMAGE") from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, KeyError, IndexError, TypeError, RuntimeError, MemoryError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:  # EINVAL: the file claims to go on where no file can
             raise  # of the disk, not of the file
         raise UnusablePhotoError("CORRUPT_IMAGE") from error
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """Of one tile of a TIFF, which is unpacked whole however small the photo is."""
+    tags = getattr(image, "tag_v2", {})
+    return int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
+
+
+def _has_too_many_scans(path: Path) -> bool:
+    """Whether a JPEG, up to its end, which other things may follow, goes over its pixels more often than any photo does."""
+    at, scans = 2, 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        while scans <= _MAX_SCANS:
+            marker = _MARKER.search(data, at)
+            if marker is None or marker[0] == _END_OF_IMAGE:
+                return False
+            scans += marker[0] == _START_OF_SCAN
+            at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])  # behind the segment, as long as it says
+    return True
 
 
 def _unpack(image: Image.Image) -> Decoded:

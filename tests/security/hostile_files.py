@@ -47,6 +47,52 @@ def tiff(width: int, height: int, bits: int = 8, kind: int = 1, **tags: tuple[in
     return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + table + struct.pack("<I", 0)
 
 
+def far_tiff() -> bytes:
+    """A BigTIFF whose pixels lie where no file can reach."""
+    entries = {
+        256: (3, 8),
+        257: (3, 8),
+        258: (3, 8),
+        259: (3, 1),
+        262: (3, 1),
+        273: (16, (1 << 63) - 1),
+        277: (3, 1),
+        278: (3, 8),
+        279: (4, 64),
+    }
+    table = b"".join(struct.pack("<HHQQ", tag, type_, 1, value) for tag, (type_, value) in entries.items())
+    return b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, len(entries)) + table + bytes(8)
+
+
+def tiled_tiff(side: int) -> bytes:
+    """A photo of 64x64 pixels that is the corner of one tile of `side` pixels."""
+    data = zeros(side * side)
+    table = struct.pack("<H", 10)
+    for tag, type_, value in (
+        *((256, 4, 64), (257, 4, 64), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1)),
+        *((322, 4, side), (323, 4, side), (324, 4, 8), (325, 4, len(data))),
+    ):
+        table += struct.pack("<HHII", tag, type_, 1, value)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + table + struct.pack("<I", 0)
+
+
+def many_scans(more: int) -> bytes:
+    """A progressive JPEG whose last scan comes so many times more."""
+    out = io.BytesIO()
+    Image.new("L", (SIDE, SIDE), 128).save(out, "JPEG", progressive=True)
+    data = out.getvalue()
+    last = data[max(data.rfind(b"\xff\xc4"), data.rfind(b"\xff\xda", 0, data.rfind(b"\xff\xda"))) : -2]
+    return data[:-2] + last * more + data[-2:]
+
+
+def far_zip() -> bytes:
+    """An archive whose directory says that its one file lies where no file can reach (ZIP64, APPNOTE.TXT 4.5.3)."""
+    extra = struct.pack("<HHQ", 1, 8, (1 << 63) - 1)
+    header = struct.pack("<4s6H3I5H2I", b"PK\1\2", 45, 45, 0, 0, 0, 0, 0, 10, 10, 5, len(extra), 0, 0, 0, 0, 0xFFFFFFFF)
+    directory = header + b"a.jpg" + extra
+    return b"PK\3\4" + bytes(60) + directory + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(directory), 64, 0)
+
+
 def heic(side: int, told: tuple[int, int] | None = None) -> bytes:
     """A HEIC of one colour; `told` is the size that its container lies about."""
     out = io.BytesIO()
@@ -128,6 +174,7 @@ def too_large() -> dict[str, bytes]:
         "square.png": png(SIDE + 1, SIDE, data=zeros(10)),
         "longest.png": png(0x7FFFFFFF, 1, data=zeros(10)),
         "wide.tif": tiff(60_000, 60_000, 1),
+        "tile.tif": tiled_tiff(16_000),
         "lie.heic": heic(512, told=(30_000, 30_000)),
         "frame.webp": b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0" + b"\xff\xff\xff" * 2,
     }
@@ -142,6 +189,7 @@ def broken() -> dict[str, bytes]:
         "samples.tif": tiff(64, 64, t277=(3, 1, 0xFFFF)),
         "count.tif": tiff(64, 64, t273=(4, 0x40000000, 8)),
         "description.tif": tiff(64, 64, t270=(2, 0x7FFFFFFF, 8)),
+        "far.tif": far_tiff(),
         "loop.tif": tiff(64, 64, t34665=(4, 1, 8)),
         "small_lie.heic": heic(2000, told=(64, 64)),
         "text_bomb.png": png(64, 64, extra=chunk(b"zTXt", b"Comment\0\0" + zeros(64 << 20))),
@@ -155,6 +203,7 @@ def broken() -> dict[str, bytes]:
         "exifs.jpg": jpeg_with(0xE1, exif(4000), times=200),
         "profiles.jpg": jpeg_with(0xE2, b"ICC_PROFILE\0\1\xff" + bytes(60_000), times=200),
         "thumbnails.jpg": jpeg_with(0xE0, b"JFXX\0\x10" + bytes(60_000), times=100),
+        "scans.jpg": many_scans(20_000),
         "comments.jpg": jpeg_with(0xFE, bytes(65_000), times=200),
         "nothing.heic": b"\0\0\0\x18ftypheic\0\0\0\0" + bytes(4096),
         "boxes.heic": b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + b"\0\0\0\x08meta" * 5000,
@@ -180,6 +229,7 @@ def archives() -> dict[str, tuple[bytes, set[str | None]]]:
         "link.zip": (zipped([("photo.jpg/below.jpg", photo(33))], link="/etc/passwd"), {None, "NOT_UNPACKED"}),
         "nested.zip": (nested(50), {"NESTED_ARCHIVE"}),
         "quoted.zip": (bytes(inside), {"CORRUPT_ARCHIVE"}),
+        "far.zip": (far_zip(), {"CORRUPT_IMAGE"}),
         "tiny.zip": (zipped((f"{index}.jpg", b"") for index in range(100_000)), {"ARCHIVE_TOO_LARGE"}),
         "deep.zip": (zipped([("a/" * 30_000 + "deep.jpg", photo(34))]), {None}),
     }

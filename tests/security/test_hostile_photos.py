@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from services.ingest import decoding
 from shared.contracts.request import ImageSource
 from tests.security import hostile_files
 from tests.security.hostile_files import SIDE, photo
@@ -88,11 +89,26 @@ def test_a_photo_that_is_something_else_besides_is_a_photo(tmp_path: Path) -> No
     assert outcome.bytes < SMALL_BYTES
 
 
+@pytest.mark.parametrize("data", [hostile_files.many_scans(20), photo(1, progressive=True) + b"\xff\xda\0\x02" * 1000])
+def test_a_progressive_photo_is_a_photo(tmp_path: Path, data: bytes) -> None:
+    """Also one of more scans than any camera makes, and one that is followed by something else, as a phone's moving photo is."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(data)
+    assert decoding.decode(path, 100.0).image.mode == "RGB"
+
+
+def test_a_photo_of_thousands_of_scans_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes as long as the whole photo: a megabyte of them would keep a worker for an hour."""
+    monkeypatch.setattr(decoding, "_unpack", None)
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(hostile_files.many_scans(decoding._MAX_SCANS))
+    with pytest.raises(decoding.UnusablePhotoError, match="CORRUPT_IMAGE"):
+        decoding.decode(path, 100.0)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_large_photo_is_unpacked_alone(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above 40 megapixels one at a time: the memory of two would meet the limit of the child."""
-    from services.ingest import decoding
-
     held: list[bool] = []
 
     def unpack(image: object) -> object:
