@@ -155,8 +155,15 @@ class Tenants:
 
 
 def digest_of(key: str) -> bytes:
-    """sha256 of a key as header bytes arrive. Keys are 32 random bytes: nobody guesses one from its hash, so none is slow to compute."""
-    return hashlib.sha256(key.encode("latin-1", "replace")).digest()
+    """sha256 of a key as header bytes arrive: of one that no header holds character by character, in UTF-8, as clients send it.
+
+    Keys are 32 random bytes: nobody guesses one from its hash, so none is slow to compute.
+    """
+    try:
+        sent = key.encode("latin-1")
+    except UnicodeEncodeError:
+        sent = key.encode(errors="surrogatepass")
+    return hashlib.sha256(sent).digest()
 
 
 def derived_webhook_secret(secret: str, tenant: str) -> str:

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Annotated, Any
 
 from anyio import CancelScope
-from fastapi import APIRouter, Header, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Header, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import Response, StreamingResponse
 
 from gateway.auth import SUBPROTOCOL_PREFIX, Tenant, caller_of_headers, caller_of_subprotocols, forbidden, unauthenticated
@@ -17,11 +17,13 @@ from gateway.live import FeedClosed, LiveEvent, LoadJob, story
 from gateway.parts import Parts, PartsOf
 from gateway.problems import Problem, responses
 from gateway.routes.jobs import find_job
+from gateway.tenants import Caller
 
 router = APIRouter(tags=["live events"])
 
-KEEP_ALIVE_S = 15.0
+KEEP_ALIVE_S = 15.0  # also how long a revoked key keeps open what tells nothing
 NORMAL_CLOSURE, POLICY_VIOLATION, SERVICE_RESTART = 1000, 1008, 1012
+Opens = Callable[[], bool]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", description="Of the last event seen: what came before is not repeated.")]
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "init, progress …, then complete or error.", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
@@ -35,14 +37,15 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     responses={**_STREAM, **responses("NOT_FOUND")},
     summary="Events of a job, as they happen",
 )
-async def events(job_id: str, tenant: Tenant, parts: PartsOf, last_event_id: LastEventId = None) -> Response:
-    """`init` with the job, `progress` …, last `complete` or `error`; then the stream ends."""
+async def events(job_id: str, request: Request, tenant: Tenant, parts: PartsOf, last_event_id: LastEventId = None) -> Response:
+    """`init` with the job, `progress` …, last `complete` or `error`; then the stream ends. A key that is revoked ends it too."""
     last_seen = _version_in(last_event_id or "")
     load = _loader(parts, tenant, job_id)
     version, document = await load()
     if last_seen is not None and document["status"] in FINISHED and version <= last_seen:
         return Response(status_code=204)  # tells an EventSource to stop reconnecting
-    stream = _server_sent(story(parts.feed, load, job_id, last_seen))
+    opens = _still_opens(tenant, lambda: caller_of_headers(parts.tenants, request.headers))
+    stream = _server_sent(story(parts.feed, load, job_id, last_seen), opens)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
@@ -50,7 +53,11 @@ async def events(job_id: str, tenant: Tenant, parts: PartsOf, last_event_id: Las
 async def socket(websocket: WebSocket, job_id: str, parts: PartsOf) -> None:
     """The same events as messages. The key comes in a header, or from a browser as the subprotocol `meshwork.key.<KEY>`."""
     offered = websocket.scope.get("subprotocols", [])
-    caller = caller_of_headers(parts.tenants, websocket.headers) or caller_of_subprotocols(parts.tenants, offered)
+
+    def caller_now() -> Caller | None:
+        return caller_of_headers(parts.tenants, websocket.headers) or caller_of_subprotocols(parts.tenants, offered)
+
+    caller = caller_now()
     try:
         if caller is None:
             raise unauthenticated()
@@ -66,9 +73,19 @@ async def socket(websocket: WebSocket, job_id: str, parts: PartsOf) -> None:
     await websocket.accept(subprotocol=chosen)
     with contextlib.suppress(WebSocketDisconnect):
         try:
-            await _tell_until_gone(websocket, story(parts.feed, load, job_id))
+            await _tell_until_gone(websocket, story(parts.feed, load, job_id), _still_opens(caller.tenant, caller_now))
         except FeedClosed:
             await websocket.close(SERVICE_RESTART)
+
+
+def _still_opens(tenant: str, caller_now: Callable[[], Caller | None]) -> Opens:
+    """Whether the key with which something was opened would open it now."""
+
+    def opens() -> bool:
+        caller = caller_now()
+        return caller is not None and caller.tenant == tenant and caller.may("read")
+
+    return opens
 
 
 def _version_in(last_event_id: str) -> int | None:
@@ -93,13 +110,18 @@ def _heard(finding: asyncio.Future[Any]) -> None:
         finding.exception()
 
 
-async def _server_sent(events: AsyncGenerator[LiveEvent, None]) -> AsyncIterator[str]:
-    """Events as lines, with a comment now and then, so that proxies keep the connection and a client that left is noticed."""
+async def _server_sent(events: AsyncGenerator[LiveEvent, None], opens: Opens) -> AsyncIterator[str]:
+    """Events as lines, with a comment now and then, so that proxies keep the connection and a client that left is noticed.
+
+    Ends when the key opens nothing any more: nothing is told to it.
+    """
     waiting: asyncio.Task[LiveEvent | None] | None = None
     try:
         while True:
             waiting = waiting or asyncio.ensure_future(_next(events))
             done, _ = await asyncio.wait({waiting}, timeout=KEEP_ALIVE_S)
+            if not opens():
+                return
             if not done:
                 yield ": still here\n\n"
                 continue
@@ -115,24 +137,30 @@ async def _server_sent(events: AsyncGenerator[LiveEvent, None]) -> AsyncIterator
             await events.aclose()
 
 
-async def _tell_until_gone(websocket: WebSocket, events: AsyncGenerator[LiveEvent, None]) -> None:
-    """Sends events; ends with 1000 after the last, or when the other side leaves."""
-    telling = asyncio.ensure_future(_tell(websocket, events))
+async def _tell_until_gone(websocket: WebSocket, events: AsyncGenerator[LiveEvent, None], opens: Opens) -> None:
+    """Sends events; ends with 1000 after the last, with 1008 when the key opens nothing any more, or when the other side leaves."""
+    telling = asyncio.ensure_future(_tell(websocket, events, opens))
     leaving = asyncio.ensure_future(_wait_for_leave(websocket))
     try:
-        await asyncio.wait({telling, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if telling.done():
-            telling.result()
+        done: set[asyncio.Future[Any]] = set()
+        while not done and opens():
+            done, _ = await asyncio.wait({telling, leaving}, timeout=KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
+        code, left = telling.result() if telling.done() else POLICY_VIOLATION, leaving.done()
     finally:
         await _end(telling)
         await _end(leaving)
         await events.aclose()
+    if not left:
+        await websocket.close(code)
 
 
-async def _tell(websocket: WebSocket, events: AsyncGenerator[LiveEvent, None]) -> None:
+async def _tell(websocket: WebSocket, events: AsyncGenerator[LiveEvent, None], opens: Opens) -> int:
+    """The code to close with."""
     async for event in events:
+        if not opens():
+            return POLICY_VIOLATION
         await websocket.send_text(_text(event))
-    await websocket.close(NORMAL_CLOSURE)
+    return NORMAL_CLOSURE
 
 
 async def _wait_for_leave(websocket: WebSocket) -> None:

@@ -1,5 +1,6 @@
 """Keys: kept as hashes, compared in constant time, rotated, revoked, ended; and what a tenant may take."""
 
+import asyncio
 import hmac
 import os
 from datetime import UTC, datetime, timedelta
@@ -8,12 +9,16 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError
 
 from deploy.keys import line_of, new_key
 from gateway import tenants
+from gateway.routes import events
 from gateway.settings import GatewaySettings
 from gateway.tenants import FIRST_TENANT, LOOK_AGAIN_S, Tenants, TenantsUnreadable
 from tests.security.conftest import ACME, OTHER, REQUEST, key_entry, new_job, two_tenants, write_tenants
+from tests.security.fuzzing.raw_requests import served
 from tests.support.gateway_rows import FakeClock
 from tests.unit.gateway_http.conftest import KEY, RunningGateway, assert_problem, running_gateway, settings_for_tests
 
@@ -76,6 +81,37 @@ def test_two_keys_are_good_while_one_is_rotated_and_a_revoked_one_opens_nothing(
     assert known.caller_of(old) is not None
     ticks.pass_by()
     assert [known.caller_of(key) is not None for key in (old, new)] == [False, True]
+
+
+@pytest.mark.parametrize("news", [False, True])
+async def test_a_revoked_key_keeps_no_stream_open(
+    gateway: RunningGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, news: bool
+) -> None:
+    """Neither events nor a socket: nothing more is told, and what has nothing to tell ends at its next sign of life."""
+    monkeypatch.setattr(tenants, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(events, "KEEP_ALIVE_S", 30.0 if news else 0.2)
+    async with served(gateway) as port, asyncio.timeout(20), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        job_id, key = await new_job(client, **{"X-API-Key": ACME["submit"]}), {"X-API-Key": ACME["read"]}
+        async with (
+            client.stream("GET", f"/api/v1/jobs/{job_id}/events", headers=key) as stream,
+            connect(f"ws://127.0.0.1:{port}/ws/jobs/{job_id}", additional_headers=key) as socket,
+        ):
+            lines = stream.aiter_lines()
+            assert "init" in await anext(line async for line in lines if line.startswith("data:"))
+            assert "init" in str(await socket.recv())
+            write_tenants(tmp_path / "tenants.yml", {"acme": {"keys": [key_entry(ACME["submit"], "submit", "read")]}})
+            if news:
+                await gateway.move(job_id, "sfm", 40.0, "matching")
+            assert [line async for line in lines if line.startswith("data:")] == []
+            with pytest.raises(ConnectionClosedError, match="1008"):
+                await socket.recv()
+
+
+def test_a_key_of_any_script_is_itself_alone() -> None:
+    """Not what an encoder makes of letters that it does not know."""
+    known = Tenants(settings(None, api_key="ключ-€"))
+    assert known.caller_of("????-?") is None
+    assert known.caller_of("ключ-€".encode().decode("latin-1")) is not None  # as the header's bytes arrive
 
 
 def test_the_first_tenants_key_takes_two_values_while_it_is_rotated() -> None:
