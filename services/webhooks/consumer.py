@@ -9,7 +9,7 @@ from collections.abc import Callable
 from loguru import logger
 
 from services.webhooks.call import Called, Clock, call, utc_now
-from services.webhooks.hosts import HostTurns
+from services.webhooks.hosts import HostTurns, NoTurn
 from services.webhooks.prepare import Dropped, Prepared, prepare
 from services.webhooks.reading import read_message
 from services.webhooks.schedule import what_follows
@@ -128,7 +128,7 @@ class WebhookConsumer:
             called = await self._attempt(message, delivery)
         except _Stopping:
             await settling.hand_back()
-        except WaitedTooLong:
+        except (WaitedTooLong, NoTurn):
             waited = count_header(delivery, HEADER_WAITED) + 1
             await settling.retry(AWAY_PAUSE_S, delivery.body, delivery.message_id, {HEADER_WAITED: waited})
         else:

@@ -1,4 +1,4 @@
-"""At most so many calls at once to one host, so that a slow receiver is not also a flooded one."""
+"""At most so many calls at once to one host, so that a slow receiver is not also a flooded one, and holds nobody else up."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,31 +6,57 @@ from contextlib import asynccontextmanager
 
 from shared.http.addresses import host_of
 
+# A receiver that queues and answers takes milliseconds. Where no call begins for so long, others wait behind those that wait.
+STALLED_S = 1.0
+
+
+class NoTurn(Exception):
+    """The host takes its time: the call had better come back later."""
+
+
+class _Host:
+    def __init__(self, per_host: int, now: float) -> None:
+        self.turns = asyncio.Semaphore(per_host)
+        self.began = now  # when a call last began
+        self.interested = 0
+
+    async def take(self) -> None:
+        """A turn. Raises NoTurn."""
+        clock = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(STALLED_S if clock() - self.began < STALLED_S else 0.0):
+                await self.turns.acquire()
+        except TimeoutError:
+            raise NoTurn from None
+        self.began = clock()
+
 
 class HostTurns:
     """Turns per host; hosts that nobody waits for are forgotten."""
 
     def __init__(self, per_host: int) -> None:
         self._per_host = per_host
-        self._turns: dict[str, asyncio.Semaphore] = {}
-        self._interested: dict[str, int] = {}
+        self._hosts: dict[str, _Host] = {}
 
     @asynccontextmanager
     async def turn(self, url: str) -> AsyncIterator[None]:
-        """Waits for a turn at the URL's host."""
-        host = _host(url)
-        turns = self._turns.setdefault(host, asyncio.Semaphore(self._per_host))
-        self._interested[host] = self._interested.get(host, 0) + 1
+        """Waits a moment for a turn at the URL's host. Raises NoTurn, at once where others have waited in vain."""
+        name = _name(url)
+        host = self._hosts.setdefault(name, _Host(self._per_host, asyncio.get_running_loop().time()))
+        host.interested += 1
         try:
-            async with turns:
+            await host.take()
+            try:
                 yield
+            finally:
+                host.turns.release()
         finally:
-            self._interested[host] -= 1
-            if not self._interested[host]:
-                del self._interested[host], self._turns[host]
+            host.interested -= 1
+            if not host.interested:
+                del self._hosts[name]
 
 
-def _host(url: str) -> str:
+def _name(url: str) -> str:
     try:
         return host_of(url)
     except ValueError:

@@ -9,7 +9,9 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpcore
@@ -29,9 +31,14 @@ KEEPALIVE_S = 10.0
 _LOCATION = "meshwork.location"
 
 
+# A name whose servers never answer holds a thread for half a minute. The loop's own pool has six, and the files' work to do.
+_LOOK_UPS = ThreadPoolExecutor(128, "look-up")
+
+
 async def resolve(host: str, port: int) -> list[str]:
     """By the system's resolver, in its order of preference."""
-    answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    asking = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    answers = await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, asking)
     return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 

@@ -1,9 +1,13 @@
 """The guarded client: whatever names resolve to, no connection goes to a private address."""
 
+import asyncio
+import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -178,3 +182,22 @@ async def test_tls_is_checked_against_the_name_and_not_the_address(certificate: 
 
         assert answer.content == b"secret"
         assert names == ["photos.example", "photos.example", "other.example"]
+
+
+async def test_names_that_never_resolve_keep_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller's name server may take its time with as many names as calls are under way."""
+    real, answered = socket.getaddrinfo, threading.Event()
+
+    def look_up(host: str, *rest: Any, **more: Any) -> Any:
+        if host != "127.0.0.1":
+            answered.wait(20)
+        return real("127.0.0.1", *rest, **more)
+
+    monkeypatch.setattr("shared.http.guarded.socket.getaddrinfo", look_up)
+    hung = [asyncio.ensure_future(resolve(f"{index}.dead.example", 80)) for index in range(64)]
+    try:
+        async with asyncio.timeout(10):
+            assert await resolve("127.0.0.1", 80) == ["127.0.0.1"]
+    finally:
+        answered.set()
+        await asyncio.gather(*hung)
