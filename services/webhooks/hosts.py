@@ -17,17 +17,22 @@ class NoTurn(Exception):
 class _Host:
     def __init__(self, per_host: int, now: float) -> None:
         self.turns = asyncio.Semaphore(per_host)
+        self.patient = asyncio.Semaphore(per_host)  # so many wait as long as it takes: a slow receiver is called without a break
         self.began = now  # when a call last began
         self.interested = 0
 
     async def take(self) -> None:
         """A turn. Raises NoTurn."""
         clock = asyncio.get_running_loop().time
-        try:
-            async with asyncio.timeout(STALLED_S if clock() - self.began < STALLED_S else 0.0):
+        if not self.patient.locked():
+            async with self.patient:
                 await self.turns.acquire()
-        except TimeoutError:
-            raise NoTurn from None
+        else:
+            try:
+                async with asyncio.timeout(STALLED_S if clock() - self.began < STALLED_S else 0.0):
+                    await self.turns.acquire()
+            except TimeoutError:
+                raise NoTurn from None
         self.began = clock()
 
 
@@ -40,7 +45,8 @@ class HostTurns:
 
     @asynccontextmanager
     async def turn(self, url: str) -> AsyncIterator[None]:
-        """Waits a moment for a turn at the URL's host. Raises NoTurn, at once where others have waited in vain."""
+        """A turn at the URL's host. Who finds as many waiting as are called waits a moment only. Raises NoTurn, at once where others have
+        waited in vain."""
         name = _name(url)
         host = self._hosts.setdefault(name, _Host(self._per_host, asyncio.get_running_loop().time()))
         host.interested += 1
