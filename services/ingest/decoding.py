@@ -29,6 +29,8 @@ _MAX_SCANS = 100  # as libtiff; progressive photos have about ten. Each goes ove
 _LARGE_MEGAPIXELS = 40.0
 _ONE_LARGE_AT_A_TIME = Lock()  # unpacking takes up to 16 bytes a pixel: two of 100 megapixels at once would meet the child's limit
 _BAND_ROWS = 256
+_BY_PILLOW = (SyntaxError, struct.error, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
+_UNREADABLE = (OSError, ValueError, EOFError, MemoryError, *_BY_PILLOW)  # a tag of another type than Pillow expects raises any of them
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 
 
@@ -85,7 +87,7 @@ def decode(path: Path, max_megapixels: float) -> Decoded:
         raise
     except UnidentifiedImageError as error:
         raise UnusablePhotoError("CORRUPT_IMAGE") from error
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, KeyError, IndexError, TypeError, RuntimeError, MemoryError) as error:
+    except _UNREADABLE as error:
         if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:  # EINVAL: the file claims to go on where no file can
             raise  # of the disk, not of the file
         raise UnusablePhotoError("CORRUPT_IMAGE") from error

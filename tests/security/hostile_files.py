@@ -127,6 +127,12 @@ def exif(entries: int, kind: int = 2, count: int = 0x7FFFFFFF, offset: int = 8) 
     return (b"Exif\0\0II*\0" + struct.pack("<I", 8) + table + struct.pack("<I", 8))[:65_000]
 
 
+def exif_of_other_types(tag: int, kind: int) -> bytes:
+    """An APP1 payload that turns the photo, and has one tag of a type that it never has."""
+    table = struct.pack("<HHHII", 2, tag, kind, 1, 8) + struct.pack("<HHII", 0x0112, 3, 1, 6) + bytes(4)
+    return b"Exif\0\0II*\0" + struct.pack("<I", 8) + table
+
+
 def zipped(names: Iterator[tuple[str, bytes]] | list[tuple[str, bytes]], link: str = "") -> bytes:
     """A zip file; `link` adds a symbolic link that leads there."""
     out = io.BytesIO()
@@ -198,6 +204,8 @@ def broken() -> dict[str, bytes]:
         "pixels_bomb.png": png(64, 64, data=zeros(256 << 20)),
         "many_chunks.png": png(64, 64, extra=chunk(b"tEXt", b"a\0b") * 50_000),
         "exif.png": png(64, 64, extra=chunk(b"eXIf", b"II*\0\x08\0\0\0" + struct.pack("<H", 0xFFFF) + bytes(12 << 20))),
+        "rational_make.jpg": jpeg_with(0xE1, exif_of_other_types(0x010F, 5)),
+        "float_model.jpg": jpeg_with(0xE1, exif_of_other_types(0x0110, 11)),
         "exif.jpg": jpeg_with(0xE1, exif(5000)),
         "exif_loop.jpg": jpeg_with(0xE1, exif(3, kind=4, count=1, offset=8)),
         "exifs.jpg": jpeg_with(0xE1, exif(4000), times=200),
