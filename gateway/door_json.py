@@ -97,7 +97,7 @@ def require_json(request: Request) -> None:
 def parse_object(text: bytes, loc: Loc = ("body",)) -> dict[str, Any]:
     """The JSON object in `text`. Raises VALIDATION_FAILED for anything else, and for values that JSON's readers disagree about."""
     try:
-        value = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
     except RecursionError:  # the parser's own limit lies far above ours
         raise field_problem("VALIDATION_FAILED", loc, f"the body is nested deeper than {MAX_LEVELS} levels", "too_deep") from None
     except ValueError as error:
@@ -105,6 +105,14 @@ def parse_object(text: bytes, loc: Loc = ("body",)) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise field_problem("VALIDATION_FAILED", loc, "the body must be a JSON object", "object_type")
     _refuse_odd_values(value, loc)
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two values with one name some readers take the first, some the last."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("an object has a name twice")
     return value
 
 

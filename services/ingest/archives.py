@@ -78,7 +78,7 @@ def unpack(archive: Original, folder: Path, room: Room) -> list[Original]:
 
 
 def _files_in(entries: Sequence[ZipInfo], room: Room) -> list[ZipInfo]:
-    files = [entry for entry in entries if not entry.is_dir() and not _is_clutter(entry.filename)]
+    files = [entry for entry in entries if not entry.filename.endswith("/") and not _is_clutter(entry.filename)]
     if not files:
         raise UnusableBundleError("EMPTY_ARCHIVE")
     if len(files) > room.photos:

@@ -154,10 +154,11 @@ async def test_an_allowed_private_address_passes(api: httpx.AsyncClient) -> None
 BROKEN = [b"", b"{", b"[]", b"null", b"1", b"\xff\xfe", b"\xef\xbb\xbf{}", b"{}{}"]
 TOO_DEEP = [b"[" * 100_000, b'{"a": ' + b"[" * 5000, b"{" * 5000, b'{"a": ' + b"[" * 70 + b"]" * 70 + b"}"]
 ODD_NUMBERS = [b'{"a": 1e999}', b'{"a": NaN}', b'{"a": -Infinity}', b'{"a": 1' + b"0" * 5000 + b"}"]
+TWICE = [b'{"preset": "fastest", "preset": "quality"}', b'{"metadata": {"a": 1, "a": 2}}']
 ODD_TEXTS = [b'{"a": "\\ud800"}', b'{"a": "\\u0000"}', b'{"\\u0000": 1}']
 
 
-@pytest.mark.parametrize("body", [*BROKEN, *TOO_DEEP, *ODD_NUMBERS, *ODD_TEXTS], ids=lambda body: str(body)[:30])
+@pytest.mark.parametrize("body", [*BROKEN, *TOO_DEEP, *ODD_NUMBERS, *TWICE, *ODD_TEXTS], ids=lambda body: str(body)[:30])
 async def test_a_body_that_readers_disagree_about_is_refused(api: httpx.AsyncClient, body: bytes) -> None:
     """422 for everything that is no plain JSON object; never 400, never 500."""
     assert_problem(await api.post(POST, content=body, headers=JSON), 422, "VALIDATION_FAILED")

@@ -4,7 +4,7 @@ import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from zipfile import ZIP_BZIP2, ZIP_LZMA, ZIP_STORED, ZipFile
+from zipfile import ZIP_BZIP2, ZIP_LZMA, ZIP_STORED, ZipFile, ZipInfo
 
 import pytest
 
@@ -97,6 +97,15 @@ def test_names_lead_nowhere(tmp_path: Path) -> None:
     assert sorted(v.name for v in verdicts[1:]) == sorted(tricks.values())
     assert {v.reason for v in verdicts} == {None}
     assert all(path.is_relative_to(workspace.root) for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_an_entry_without_a_name_gets_one(tmp_path: Path) -> None:
+    """And costs no other."""
+    made = io.BytesIO()
+    with ZipFile(made, "w") as archive:
+        archive.writestr(ZipInfo(""), PHOTOS[0])
+        archive.writestr("b.jpg", PHOTOS[1])
+    assert reasons_in(tmp_path, made.getvalue()) == {"photo": None, "b.jpg": None}
 
 
 def with_flag(archive: bytes, flag: int) -> bytes:
