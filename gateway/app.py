@@ -32,7 +32,7 @@ from gateway.parts import Dependency, Parts, require_schema
 from gateway.patience import when_available
 from gateway.problems import UnexpectedErrors, install
 from gateway.quota import JobQuota
-from gateway.rate_limit import RateLimit
+from gateway.rate_limit import RateLimit, Rates
 from gateway.relay import Relay
 from gateway.resumption import resume
 from gateway.retention import Retention
@@ -95,7 +95,7 @@ def create_app(settings: GatewaySettings, adapters: Adapters, start_patience_s: 
     app = FastAPI(title="Meshwork", version=__version__, lifespan=lifespan, redirect_slashes=False, redoc_url=None)
     app.state.parts = parts
     _add_routes(app)
-    _add_layers(app, tenants)
+    _add_layers(app, tenants, parts.rates)
     install(app)
     describe(app)
     return app
@@ -171,6 +171,7 @@ def _parts(settings: GatewaySettings, adapters: Adapters, links: Links, tenants:
         settings=settings,
         tenants=tenants,
         quota=JobQuota(adapters.database, tenants.job_quota_of),
+        rates=Rates(tenants.rate_limit_of),
         door=Door(pipelines, stages, policy, settings.min_images, settings.max_images),
         jobs=repository,
         store=adapters.store,
@@ -196,9 +197,9 @@ def _add_routes(app: FastAPI) -> None:
     app.mount("/console", StaticFiles(directory=CONSOLE, html=True), name="console")
 
 
-def _add_layers(app: FastAPI, tenants: Tenants) -> None:
+def _add_layers(app: FastAPI, tenants: Tenants, rates: Rates) -> None:
     """Added from the innermost to the outermost."""
-    app.add_middleware(RateLimit, limit_of=tenants.rate_limit_of)
+    app.add_middleware(RateLimit, rates=rates)
     app.add_middleware(KeyRequired, known=tenants)
     app.add_middleware(UnexpectedErrors)
     app.add_middleware(Answers, observe=_observe, clock=time.monotonic)

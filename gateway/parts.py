@@ -13,6 +13,7 @@ from gateway.links import Links
 from gateway.live import LiveFeed
 from gateway.problems import Problem
 from gateway.quota import JobQuota
+from gateway.rate_limit import Rates
 from gateway.settings import GatewaySettings
 from gateway.tenants import Tenants
 from shared.ports import ArtifactStore
@@ -36,6 +37,7 @@ class Parts:
     settings: GatewaySettings
     tenants: Tenants
     quota: JobQuota
+    rates: Rates
     door: Door
     jobs: JobRepository
     store: ArtifactStore

@@ -63,6 +63,7 @@ async def socket(websocket: WebSocket, job_id: str, parts: PartsOf) -> None:
             raise unauthenticated()
         if not caller.may("read"):
             raise forbidden("read")
+        parts.rates.count(caller.tenant)
         load = _loader(parts, caller.tenant, job_id)
         await load()
     except Problem as problem:

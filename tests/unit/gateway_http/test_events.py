@@ -175,6 +175,19 @@ async def test_a_socket_for_no_job_is_refused(served: Served) -> None:
     assert refused.value.response.status_code == 404
 
 
+async def test_sockets_are_counted_as_requests(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """429 before the handshake, with the seconds to wait."""
+    job_id = await new_job(served.api)
+    monkeypatch.setattr(served.gateway.app.state.parts.rates, "_limit_of", lambda tenant: 2)
+    for _ in range(2):
+        async with connect(served.socket_url(job_id), additional_headers=HEADERS):
+            pass
+    with pytest.raises(InvalidStatus) as refused:
+        await socket_story(served, job_id, [])
+    assert refused.value.response.status_code == 429
+    assert 1 <= int(refused.value.response.headers["retry-after"]) <= 30
+
+
 @pytest.mark.parametrize(
     "protocols, chosen", [([f"meshwork.key.{KEY}"], f"meshwork.key.{KEY}"), (["meshwork", f"meshwork.key.{KEY}"], "meshwork")]
 )
