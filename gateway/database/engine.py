@@ -165,7 +165,7 @@ def _sqlite_engine(url: str) -> AsyncEngine:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin transactions behind our back
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", f"busy_timeout={int(_BUSY_S * 1000)}", "foreign_keys=ON", "synchronous=FULL"):
+    for pragma in (f"busy_timeout={int(_BUSY_S * 1000)}", "foreign_keys=ON", "synchronous=FULL"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 
 class PatientConnection(aiosqlite.Connection):
@@ -43,5 +44,24 @@ async def _ended(statement: asyncio.Future[Any]) -> None:
 
 
 async def connect(path: Path | str, timeout_s: float) -> aiosqlite.Connection:
-    """Opens the database file; a writer waits up to `timeout_s` for one in another process."""
-    return await PatientConnection(lambda: sqlite3.connect(path, timeout=timeout_s), iter_chunk_size=64)
+    """Opens the database file, with a write-ahead log; a writer waits up to `timeout_s` for one in another process."""
+    return await PatientConnection(lambda: _opened(path, timeout_s), iter_chunk_size=64)
+
+
+def _opened(path: Path | str, timeout_s: float) -> sqlite3.Connection:
+    """In the connection's thread. SQLite's own timeout does not hold for the change to a write-ahead log.
+
+    Of several that open a new file at once, all but one may be told at once that it is locked.
+    """
+    connection = sqlite3.connect(path, timeout=timeout_s)
+    patiently = Retrying(retry=retry_if_exception(_is_locked), wait=wait_random(0, 0.02), stop=stop_after_delay(timeout_s), reraise=True)
+    try:
+        patiently(connection.execute, "PRAGMA journal_mode=WAL").close()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
