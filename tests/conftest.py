@@ -1,6 +1,7 @@
 """Fixtures that every test may use: the three real servers, and an environment without our variables."""
 
 import os
+import signal
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -14,6 +15,11 @@ from tests.support.servers import BrokerServer, S3Server, unique
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--chaos full`: every fault point of every stage, and a thousand jobs in the storm."""
     parser.addoption("--chaos", choices=["quick", "full"], default="quick", help="how much of tests/chaos is run")
+
+
+def pytest_sessionstart() -> None:
+    """Who ends the tests by SIGTERM, as `timeout` does, leaves no servers behind: as after Ctrl+C, fixtures clear away."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

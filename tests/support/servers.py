@@ -120,8 +120,8 @@ def _folder() -> Path:
 
 @contextmanager
 def _running(server: NativeServer) -> Iterator[NativeServer]:
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.kill()
