@@ -77,7 +77,7 @@ simulate: setup ## the protocol under seeded schedules and faults: SEEDS=2000 FI
 unit contract integration security e2e: servers ## one kind of tests
 	$(RUN) -m pytest tests/$@
 
-bench-scale: setup ## one job of mvs with 1 to 16 replicas: ARGS="--photos 60 --stretch 4.9"
+bench-scale: servers ## one job of mvs with 1 to 16 replicas: ARGS="--photos 60 --stretch 4.9"
 	MESHWORK_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m tests.benchmarks.scale $(ARGS)
 
 chaos: servers ## every process killed at every point, and a thousand jobs in a storm
@@ -103,8 +103,8 @@ bench-all: setup ## the other captures, and photographs that people took
 bench-served: servers ## a capture through the gateway, embedded and mesh: CAPTURES="animal" PRESET=balanced
 	$(RUN) -m tests.benchmarks.fidelity served $(or $(CAPTURES),animal) $(if $(PRESET),--preset $(PRESET))
 
-bench-load: servers ## jobs a second at the gateway, then many jobs of stand-ins through six stages: JOBS=10000
-	$(RUN) -m tests.benchmarks.load gateway $(if $(JOBS),--jobs $(JOBS))
+bench-load: servers ## jobs a second at two gateways, then many jobs of stand-ins through six stages: JOBS=10000 AGAINST=checkout
+	$(RUN) -m tests.benchmarks.load gateway --gateways 2 --queued 20000 $(if $(JOBS),--jobs $(JOBS)) $(if $(AGAINST),--against "$(AGAINST)")
 	$(RUN) -m tests.benchmarks.load stages $(if $(JOBS),--jobs $(JOBS))
 
 key: setup ## a key for a tenant: TENANT=acme SCOPES="submit read" DAYS=90
