@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import Self
 
 from deploy.native.mesh import DATABASE, VHOST, Mesh, Ports, Replica
+from shared.broker.rabbitmq import RabbitBroker
+from shared.broker.topology import TOPOLOGY
 from tests.chaos.fault_points import FOLDER_VARIABLE
 from tests.support.eventually import wait_until
 from tests.support.proxy import TcpProxy
@@ -136,6 +138,15 @@ class ChaosMesh(Mesh):
             return False
         self.of(service)[index].process.kill()
         return True
+
+    async def parked(self) -> int:
+        """Messages that were given up, counted by their queues: the management's figures are some seconds old."""
+        broker = RabbitBroker(self.rabbitmq.url(VHOST), "test")
+        await broker.connect()
+        try:
+            return sum([await broker.depth(queue.name) for queue in TOPOLOGY.queues if queue.name.startswith("dead.")])
+        finally:
+            await broker.close()
 
     @contextmanager
     def watched(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from deploy.native.mesh import SCALABLE
+from shared.contracts.routing import STAGES
 from tests.chaos.jobs import patiently, submit
 from tests.chaos.mesh import SERVERS, ChaosMesh
 
@@ -19,7 +19,8 @@ class Storm:
     """How much happens; `seconds` is how long killing goes on at least."""
 
     jobs: int
-    kills: int
+    worker_kills: int
+    webhook_kills: int
     gateway_kills: int
     broker_restarts: int
     store_away_s: float
@@ -31,11 +32,24 @@ class Storm:
     @property
     def events(self) -> int:
         """How often something is done to the mesh."""
-        return self.kills + self.gateway_kills + self.broker_restarts + self.cuts + 2
+        kills = self.worker_kills + self.webhook_kills + self.gateway_kills
+        return kills + self.broker_restarts + self.cuts + 2
 
 
-QUICK = Storm(jobs=40, kills=12, gateway_kills=2, broker_restarts=1, store_away_s=5, database_away_s=5, cuts=6, seconds=30)
-FULL = Storm(jobs=1000, kills=200, gateway_kills=10, broker_restarts=2, store_away_s=60, database_away_s=30, cuts=60, seconds=500)
+QUICK = Storm(
+    jobs=40, worker_kills=12, webhook_kills=2, gateway_kills=2, broker_restarts=1, store_away_s=5, database_away_s=5, cuts=6, seconds=30
+)
+FULL = Storm(
+    jobs=1000,
+    worker_kills=200,
+    webhook_kills=30,
+    gateway_kills=10,
+    broker_restarts=2,
+    store_away_s=60,
+    database_away_s=30,
+    cuts=60,
+    seconds=500,
+)
 
 
 @dataclass
@@ -81,7 +95,8 @@ def _plan(mesh: ChaosMesh, storm: Storm) -> list[tuple[float, str, Callable[[], 
     def spread(count: int, what: str, action: Callable[[], Callable[[], bool]]) -> None:
         moments.extend((draw.uniform(0.02, 0.98) * storm.seconds, what, action()) for _ in range(count))
 
-    spread(storm.kills, "workers and webhook services killed (SIGKILL)", lambda: _kill(mesh, draw.choice(SCALABLE)))
+    spread(storm.worker_kills, "stage workers killed (SIGKILL)", lambda: _kill(mesh, draw.choice(STAGES)))
+    spread(storm.webhook_kills, "webhook services killed (SIGKILL)", lambda: _kill(mesh, "webhooks"))
     spread(storm.gateway_kills, "gateways killed (SIGKILL)", lambda: _kill(mesh, "gateway"))
     spread(storm.broker_restarts, "RabbitMQ killed and restarted", lambda: _crash(mesh))
     spread(

@@ -35,12 +35,6 @@ def put_back_for_a_moment(mesh: ChaosMesh) -> Iterator[None]:
         management.call("PUT", path, usual)
 
 
-def parked(mesh: ChaosMesh) -> int:
-    """Messages that were given up."""
-    queues = mesh.rabbitmq.management.call("GET", "queues/meshwork")
-    return sum(queue.get("messages", 0) for queue in queues if queue["name"].startswith("dead."))
-
-
 def times_put_back(mesh: ChaosMesh) -> int:
     """How often a worker left a message to a newer one."""
     return sum(log.read_text(errors="replace").count("delivery settled: newer") for log in (mesh.folder / "logs").iterdir())
@@ -53,10 +47,15 @@ async def versions(store: MinioStore, job_ids: list[str]) -> set[str]:
 
 
 async def test_an_upgrade_under_load_loses_nothing(
-    mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks, store: MinioStore
+    mesh: ChaosMesh,
+    api: httpx.Client,
+    backend: CallerBackend,
+    webhooks: Webhooks,
+    store: MinioStore,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Workers first, the gateway last, then the servers: what older workers cannot read waits for newer ones; every job completes, once."""
-    parked_before = parked(mesh)
+    parked = await mesh.parked()
     old = [replica for stage in STAGES for replica in mesh.of(stage)]
     with under_load(api, f"{backend.url}/hook") as job_ids:
         with put_back_for_a_moment(mesh):
@@ -79,8 +78,9 @@ async def test_an_upgrade_under_load_loses_nothing(
 
     assert times_put_back(mesh) > 0
     assert await versions(store, job_ids) == {"stand-in", NEXT["STAND_IN_VERSION"]}
-    assert parked(mesh) == parked_before
+    assert await mesh.parked() == parked
     for stage in STAGES:
         mesh.renew(stage)
     wait_until(mesh.is_ready, timeout_s=120, interval_s=0.5)
-    print(f"\n{len(job_ids)} jobs, {times_put_back(mesh)} messages put back by older workers")
+    with capsys.disabled():
+        print(f"\n{len(job_ids)} jobs, {times_put_back(mesh)} messages put back by older workers")
