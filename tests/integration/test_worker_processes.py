@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,127 +12,43 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
-from shared.broker.rabbitmq import RabbitBroker
-from shared.contracts.events import EVENT, StageCompleted
+from deploy.native.process import free_port
 from shared.contracts.manifest import Manifest
 from shared.contracts.messages import StageMessage
-from shared.contracts.routing import TRACKER_QUEUE
-from shared.ports import Delivery
 from shared.storage import keys
-from shared.storage.minio import MinioStore
-from tests.support.builders import a_message, a_publication, a_slip, store_request
+from tests.integration.workers import STAGES, WorkerMesh, ingesting, pids_in, worker_mesh
+from tests.support.builders import a_message
 from tests.support.eventually import eventually
 from tests.support.liveness import is_running
 from tests.support.proxy import TcpProxy
 from tests.support.servers import S3Server
 
-STAGES = {"ingest": "fake_stage:FakeStage", "segmentation": "fake_stage:FakeSegmentation", "sfm": "fake_stage:FakeSfm"}
 PARTITIONED = "partitioned:SixLetters"  # of ingest
-BUCKET = "worker-processes"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-class WorkerProcess:
-    """One worker as an operator runs it."""
-
-    def __init__(self, stage: str, environment: dict[str, str]) -> None:
-        self.port = free_port()
-        command = [sys.executable, "-m", "tests.support.fake_worker", STAGES.get(stage, stage)]
-        self.process = subprocess.Popen(command, env={**os.environ, **environment, "MESHWORK_HEALTH_PORT": str(self.port)})
-
-    def ask(self, path: str) -> httpx.Response | None:
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=2)
-        except httpx.HTTPError:
-            return None
-
-    async def ready(self) -> None:
-        await eventually(lambda: (answer := self.ask("/readyz")) is not None and answer.status_code == 200, 30, 0.1)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-class Mesh:
-    """The gateway's side: publishes, and collects what is told."""
-
-    def __init__(self, environment: dict[str, str], broker: RabbitBroker, store: MinioStore) -> None:
-        self.environment = environment
-        self.broker = broker
-        self.store = store
-        self.told: list[Any] = []
-        self.workers: list[WorkerProcess] = []
-
-    async def collect(self, delivery: Delivery) -> None:
-        if delivery.exchange == "events":
-            self.told.append(EVENT.validate_python(json.loads(delivery.body)))
-        await delivery.ack()
-
-    def worker(self, stage: str, **settings: str) -> WorkerProcess:
-        worker = WorkerProcess(stage, self.environment | settings)
-        self.workers.append(worker)
-        return worker
-
-    async def submit(self, message: StageMessage) -> None:
-        await store_request(self.store, message.job_id)
-        await self.broker.publish(a_publication(message))
-
-    def completed(self, job_id: str) -> list[StageCompleted]:
-        return [event for event in self.told if isinstance(event, StageCompleted) and event.job_id == job_id]
-
-    async def step_files(self, message: StageMessage) -> list[str]:
-        return list(await self.store.list(keys.step_prefix(message.job_id, message.position, message.step.name)))
 
 
 @pytest.fixture(scope="module")
-async def mesh(amqp_url: str, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
-    environment = {
-        "MESHWORK_AMQP_URL": amqp_url,
-        "MESHWORK_S3_ENDPOINT": s3_server.endpoint,
-        "MESHWORK_S3_ACCESS_KEY": s3_server.access_key,
-        "MESHWORK_S3_SECRET_KEY": s3_server.secret_key,
-        "MESHWORK_S3_BUCKET": BUCKET,
-        "MESHWORK_WORK_DIR": str(tmp_path_factory.mktemp("work")),
-        "MESHWORK_THREADS": "1",
-        "MESHWORK_GRACE_S": "10",
-    }
-    broker = RabbitBroker(amqp_url, "test")
-    store = MinioStore(s3_server.endpoint, s3_server.access_key, s3_server.secret_key, BUCKET)
-    await asyncio.gather(broker.connect(), store.prepare())
-    mesh = Mesh(environment, broker, store)
-    await broker.subscribe(TRACKER_QUEUE, mesh.collect, prefetch=100)
-    yield mesh
-    await broker.close()
-    await store.close()
+async def mesh(amqp_url: str, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WorkerMesh]:
+    async with worker_mesh(amqp_url, s3_server, "worker-processes", tmp_path_factory.mktemp("work")) as mesh:
+        yield mesh
 
 
 @pytest.fixture(autouse=True)
-def no_workers_left(mesh: Mesh) -> Iterator[None]:
+def no_workers_left(mesh: WorkerMesh) -> Iterator[None]:
     yield
-    for worker in mesh.workers:
-        worker.kill()
-    mesh.workers.clear()
+    mesh.end_workers()
 
 
 def slow(tmp_path: Path, seconds: float = 3.0, **params: Any) -> StageMessage:
-    return a_message(a_slip(params={"ingest": {"seconds": seconds, "diary": str(tmp_path / "diary"), **params}}))
+    return ingesting(tmp_path / "diary", seconds=seconds, **params)
 
 
 def diary(tmp_path: Path) -> list[int]:
-    path = tmp_path / "diary"
-    return [int(line.split()[0]) for line in path.read_text().splitlines()] if path.exists() else []
+    return pids_in(tmp_path / "diary")
 
 
-async def test_a_job_goes_through_three_processes(mesh: Mesh) -> None:
+async def test_a_job_goes_through_three_processes(mesh: WorkerMesh) -> None:
     """Every step is committed, verified and forwarded over the real servers; probes and metrics answer."""
     workers = [mesh.worker(stage) for stage in STAGES]
     message = a_message()
@@ -152,7 +67,7 @@ async def test_a_job_goes_through_three_processes(mesh: Mesh) -> None:
         assert 'settlement="done"' in metrics.text
 
 
-async def test_a_killed_worker_loses_nothing(mesh: Mesh, tmp_path: Path) -> None:
+async def test_a_killed_worker_loses_nothing(mesh: WorkerMesh, tmp_path: Path) -> None:
     """kill -9 while it computes: its child dies with it, another worker completes the step, once."""
     first = mesh.worker("ingest")
     await first.ready()
@@ -171,7 +86,7 @@ async def test_a_killed_worker_loses_nothing(mesh: Mesh, tmp_path: Path) -> None
     assert len(manifests) == 2  # the step's and the winning attempt's
 
 
-async def test_a_killed_worker_costs_only_its_part(mesh: Mesh, tmp_path: Path) -> None:
+async def test_a_killed_worker_costs_only_its_part(mesh: WorkerMesh, tmp_path: Path) -> None:
     """kill -9 of one of two that share a step: only the part that it was at is computed again."""
     first, second = mesh.worker(PARTITIONED), mesh.worker(PARTITIONED)
     await asyncio.gather(first.ready(), second.ready())
@@ -189,7 +104,7 @@ async def test_a_killed_worker_costs_only_its_part(mesh: Mesh, tmp_path: Path) -
     assert len({line.split()[0] for line in (tmp_path / "diary").read_text().splitlines()}) == 2
 
 
-async def test_a_worker_told_to_leave_hands_back_at_once(mesh: Mesh, tmp_path: Path) -> None:
+async def test_a_worker_told_to_leave_hands_back_at_once(mesh: WorkerMesh, tmp_path: Path) -> None:
     """SIGTERM while it computes: gone well within the grace period; the step is done by another, uncounted."""
     first = mesh.worker("ingest")
     await first.ready()
@@ -209,7 +124,7 @@ async def test_a_worker_told_to_leave_hands_back_at_once(mesh: Mesh, tmp_path: P
     assert left_after_s < 5
 
 
-async def test_a_cut_connection_ends_the_child_and_the_step_is_done_once(mesh: Mesh, tmp_path: Path) -> None:
+async def test_a_cut_connection_ends_the_child_and_the_step_is_done_once(mesh: WorkerMesh, tmp_path: Path) -> None:
     """The worker's connections break while it computes: that computation ends, the redelivery completes the step."""
     broker = urlsplit(mesh.environment["MESHWORK_AMQP_URL"])
     async with TcpProxy(broker.hostname or "", broker.port or 5672) as proxy:
@@ -229,7 +144,7 @@ async def test_a_cut_connection_ends_the_child_and_the_step_is_done_once(mesh: M
         worker.kill()
 
 
-async def test_an_idle_worker_leaves_at_once(mesh: Mesh) -> None:
+async def test_an_idle_worker_leaves_at_once(mesh: WorkerMesh) -> None:
     """SIGTERM without work ends the process cleanly."""
     worker = mesh.worker("sfm")
     await worker.ready()
@@ -239,7 +154,7 @@ async def test_an_idle_worker_leaves_at_once(mesh: Mesh) -> None:
     assert await asyncio.to_thread(worker.process.wait, 5) == 0
 
 
-async def test_a_cancelled_job_frees_its_worker_within_five_seconds(mesh: Mesh, tmp_path: Path) -> None:
+async def test_a_cancelled_job_frees_its_worker_within_five_seconds(mesh: WorkerMesh, tmp_path: Path) -> None:
     """The child of a stopped job ends; the next job runs on the same worker."""
     worker = mesh.worker("ingest")
     await worker.ready()
@@ -255,7 +170,7 @@ async def test_a_cancelled_job_frees_its_worker_within_five_seconds(mesh: Mesh, 
     assert not mesh.completed(hanging.job_id)
 
 
-async def test_a_worker_that_starts_before_its_servers_waits(mesh: Mesh) -> None:
+async def test_a_worker_that_starts_before_its_servers_waits(mesh: WorkerMesh) -> None:
     """It is alive, says that it is not ready, and leaves when told."""
     worker = mesh.worker(
         "ingest", MESHWORK_AMQP_URL=f"amqp://a:b@127.0.0.1:{free_port()}/x", MESHWORK_S3_ENDPOINT=f"http://127.0.0.1:{free_port()}"

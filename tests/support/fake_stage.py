@@ -16,7 +16,21 @@ from shared.errors import PermanentError, TransientError
 from shared.runtime.workspace import Workspace
 
 Behaviour = Literal[
-    "ok", "abort", "kill", "exit", "raise", "hang", "spawn", "eat", "memory_error", "cv2_memory", "permanent", "transient", "chatty"
+    "ok",
+    "abort",
+    "kill",
+    "kill_worker",
+    "exit",
+    "raise",
+    "hang",
+    "hang_once",
+    "spawn",
+    "eat",
+    "memory_error",
+    "cv2_memory",
+    "permanent",
+    "transient",
+    "chatty",
 ]
 
 
@@ -98,6 +112,19 @@ def abort(workspace: Workspace) -> None:
     os.abort()
 
 
+def kill_worker(workspace: Workspace) -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(3600)  # ends with it
+
+
+def hang_once(workspace: Workspace) -> None:
+    """Of all runs, however they are counted."""
+    hung = workspace.root.parent / f"hung-{workspace.request().job_id}"
+    if not hung.exists():
+        hung.touch()
+        time.sleep(3600)
+
+
 def spawn(workspace: Workspace) -> None:
     sleeper = subprocess.Popen(["sleep", "3600"])
     (workspace.root.parent / "spawned.pid").write_text(str(sleeper.pid))
@@ -144,9 +171,11 @@ MISCHIEF: dict[Behaviour, Callable[[Workspace], None]] = {
     "ok": lambda workspace: None,
     "abort": abort,
     "kill": lambda workspace: os.kill(os.getpid(), signal.SIGKILL),
+    "kill_worker": kill_worker,
     "exit": lambda workspace: os._exit(3),
     "raise": raise_bug,
     "hang": lambda workspace: time.sleep(3600),
+    "hang_once": hang_once,
     "spawn": spawn,
     "eat": eat,
     "memory_error": raise_memory_error,
