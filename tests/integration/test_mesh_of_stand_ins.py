@@ -1,0 +1,141 @@
+"""Whole jobs through gateway, servers and workers as processes; stages compute nothing, and misbehave where a photo's name says so."""
+
+import json
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deploy.demo.client import FINAL
+from deploy.native.mesh import VHOST, Mesh, Ports
+from shared.contracts.manifest import Manifest
+from shared.contracts.routing import HEADER_CODE, HEADER_JOB, HEADER_REASON, STAGES
+from shared.runtime.turn import MAX_TRIES
+from shared.storage import keys
+from shared.storage.minio import MinioStore
+from tests.integration.stand_in_process import HARD_LIMITS_S
+from tests.support.eventually import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SOON_MS = 200  # what is tried again is back then
+
+
+class StandInMesh(Mesh):
+    """The product's mesh, with other stages and small limits."""
+
+    def command(self, service: str) -> list[str]:
+        return [sys.executable, "-m", "tests.integration.stand_in_process", service]
+
+    def hurry(self) -> None:
+        """Retries wait for a moment."""
+        for delay in ("10s", "1m"):
+            path = f"policies/{VHOST}/retry.{delay}"
+            usual = self.rabbitmq.management.call("GET", path)
+            self.rabbitmq.management.call("PUT", path, {**usual, "definition": {**usual["definition"], "message-ttl": SOON_MS}})
+
+    def parked(self, stage: str) -> list[Mapping[str, Any]]:
+        """Headers of what was given up at the stage; it stays there."""
+        asked = {"count": 100, "ackmode": "ack_requeue_true", "encoding": "auto"}
+        return [
+            found["properties"]["headers"] for found in self.rabbitmq.management.call("POST", f"queues/{VHOST}/dead.{stage}/get", asked)
+        ]
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[StandInMesh]:
+    folder = Path(tempfile.mkdtemp(prefix="meshwork-stand-ins-"))
+    folder.chmod(0o755)  # PostgreSQL's own user must get through
+    environment = {
+        "MESHWORK_ALLOWED_PRIVATE_NETWORKS": "127.0.0.1/32",
+        "MESHWORK_MEMORY_CHECK_S": "0.1",
+        "MESHWORK_THREADS": "1",
+    }
+    mesh = StandInMesh(folder / "mesh", Ports(), environment)
+    try:
+        mesh.start()
+        mesh.hurry()
+        yield mesh
+    finally:
+        mesh.destroy()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def store(mesh: StandInMesh) -> AsyncIterator[MinioStore]:
+    store = MinioStore(mesh.minio.endpoint, mesh.minio.access_key, mesh.minio.secret_key, "meshwork")
+    yield store
+    await store.close()
+
+
+class Caller:
+    """A tenant's backend."""
+
+    def __init__(self, api_url: str, key: str) -> None:
+        self.api = httpx.Client(base_url=f"{api_url}/api/v1", headers={"X-API-Key": key}, timeout=60)
+
+    def submit(self, photo: str = "a.jpg", **more: object) -> str:
+        """A job of three photos, one of them called so."""
+        urls = [f"http://127.0.0.1/{name}" for name in (photo, "b.jpg", "c.jpg")]
+        answer = self.api.post("/reconstruct", json={"image_urls": urls, **more}, headers={"Idempotency-Key": str(uuid.uuid4())})
+        return str(answer.raise_for_status().json()["job_id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        return dict(self.api.get(f"/jobs/{job_id}").raise_for_status().json())
+
+    def ended(self, job_id: str) -> dict[str, Any]:
+        """The job, once it has."""
+        return wait_until(lambda: (job := self.job(job_id))["status"] in FINAL and job, 180, 0.2) or {}
+
+
+@pytest.fixture
+def caller(mesh: StandInMesh) -> Caller:
+    return Caller(mesh.api_url, mesh.secrets["MESHWORK_API_KEY"])
+
+
+async def manifest_of(store: MinioStore, job_id: str, stage: str) -> Manifest:
+    """What the stage was committed with."""
+    return Manifest.model_validate_json(await store.get(keys.step_manifest(job_id, STAGES.index(stage), stage)))
+
+
+def step_of(job: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """How far the job's stage is."""
+    return next(step for step in job["stages"] if step["name"] == stage)
+
+
+async def test_a_stage_that_hangs_is_ended_by_its_limit(mesh: StandInMesh, caller: Caller, store: MinioStore) -> None:
+    """Once: tried again, and the job completes. Always: three times, then the job fails with the reason, and the queue moves on."""
+    once, always = caller.submit("hang_once-in-sfm.jpg"), caller.submit("hang-in-segmentation.jpg")
+
+    job = caller.ended(once)
+    assert (job["status"], step_of(job, "sfm")["attempts"]) == ("completed", 2)
+    assert (await manifest_of(store, once, "sfm")).tries == 2
+
+    job = caller.ended(always)
+    assert (job["status"], job["error"]["code"], job["error"]["stage"]) == ("failed", "STAGE_TIMEOUT", "segmentation")
+    assert step_of(job, "segmentation")["attempts"] == MAX_TRIES
+    (evidence,) = (headers for headers in mesh.parked("segmentation") if headers[HEADER_JOB] == always)
+    assert evidence[HEADER_CODE] == "STAGE_TIMEOUT" and f"its limit of {HARD_LIMITS_S['segmentation']:.0f} s" in evidence[HEADER_REASON]
+    assert caller.ended(caller.submit())["status"] == "completed"
+
+
+async def test_a_stage_that_eats_memory_is_ended_by_its_limit_and_done_smaller(caller: Caller, store: MinioStore) -> None:
+    """Once more at a lower resolution: manifest, job and report say so."""
+    job_id = caller.submit("eat-in-mvs.jpg")
+
+    job = caller.ended(job_id)
+    manifest = await manifest_of(store, job_id, "mvs")
+
+    assert (job["status"], manifest.reduction, manifest.tries) == ("completed", 1, 2)
+    assert [warning.code for warning in manifest.report.warnings] == ["LOWER_RESOLUTION"]
+    assert [warning["code"] for warning in job["warnings"]] == ["LOWER_RESOLUTION"]
+    report = json.loads(caller.api.get(f"/jobs/{job_id}/artifacts/report.json", follow_redirects=True).raise_for_status().text)
+    for told in (report, job["report"]):
+        assert "LOWER_RESOLUTION" in [reason["code"] for reason in told["reasons"]]
+    assert {stage["name"]: stage["reduction"] for stage in report["stages"]} == {**dict.fromkeys(STAGES[:-1], 0), "mvs": 1}
