@@ -20,6 +20,7 @@ from shared.runtime.turn import MAX_TRIES
 from shared.storage import keys
 from shared.storage.minio import MinioStore
 from tests.integration.stand_in_process import HARD_LIMITS_S
+from tests.integration.stand_in_stages import line_of
 from tests.support.eventually import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -93,6 +94,9 @@ class Caller:
         """The job, once it has."""
         return wait_until(lambda: (job := self.job(job_id))["status"] in FINAL and job, 180, 0.2) or {}
 
+    def model(self, job_id: str) -> str:
+        return self.api.get(f"/jobs/{job_id}/artifacts/model.glb", follow_redirects=True).raise_for_status().text
+
 
 @pytest.fixture
 def caller(mesh: StandInMesh) -> Caller:
@@ -139,3 +143,20 @@ async def test_a_stage_that_eats_memory_is_ended_by_its_limit_and_done_smaller(c
     for told in (report, job["report"]):
         assert "LOWER_RESOLUTION" in [reason["code"] for reason in told["reasons"]]
     assert {stage["name"]: stage["reduction"] for stage in report["stages"]} == {**dict.fromkeys(STAGES[:-1], 0), "mvs": 1}
+
+
+async def test_a_job_retried_with_other_options_computes_what_they_change(caller: Caller, store: MinioStore) -> None:
+    """A new job with the first as parent: stages before the changed one are copied, it and those after it are computed."""
+    options = {"mvs": {"views": 6}}
+    first = caller.submit(metadata={"order": 7})
+    assert caller.ended(first)["status"] == "completed"
+
+    answer = caller.api.post(f"/jobs/{first}/retry", json={"options": options}).raise_for_status().json()
+    job = caller.ended(answer["job_id"])
+
+    assert (answer["job_id"] != first, job["status"], job["parent"], job["metadata"]) == (True, "completed", first, {"order": 7})
+    manifests = {stage: await manifest_of(store, job["job_id"], stage) for stage in STAGES}
+    reused = {stage: manifest.reused_from for stage, manifest in manifests.items()}
+    assert reused == {**dict.fromkeys(("ingest", "segmentation", "sfm"), first), **dict.fromkeys(("mvs", "postprocess", "export"))}
+    assert caller.model(first) == "".join(line_of(stage, {}) for stage in STAGES)
+    assert caller.model(job["job_id"]) == "".join(line_of(stage, options.get(stage, {})) for stage in STAGES)
