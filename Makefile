@@ -83,7 +83,7 @@ bench-scale: servers ## one job of mvs with 1 to 16 replicas: ARGS="--photos 60 
 chaos: servers ## every process killed at every point, and a thousand jobs in a storm
 	$(RUN) -m pytest tests/chaos --chaos full
 
-fuzz: setup ## N requests against the HTTP surface, and N values for messages, manifests and file parsers, in all: N=100000 SEED=1
+fuzz: servers ## N requests against the HTTP surface, and N values for messages, manifests and file parsers, in all: N=100000 SEED=1
 	$(RUN) -m tests.security.fuzzing --requests $(or $(N),100000) --values $(or $(N),100000) $(if $(SEED),--seed $(SEED))
 
 acceptance: servers ## the customer's tests against the embedded mode and the native mesh

@@ -2,10 +2,8 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator, Iterator
 
-import asyncpg
 import pytest
 
 from tests.support import servers
@@ -70,12 +68,7 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-async def postgres_url(postgres_server: str) -> object:
+async def postgres_url(postgres_server: str) -> AsyncIterator[str]:
     """A fresh database on a real PostgreSQL."""
-    name = unique("test")
-    plain = postgres_server.replace("+asyncpg", "")
-    connection = await asyncpg.connect(plain, timeout=10)
-    await connection.execute(f'CREATE DATABASE "{name}"')
-    yield postgres_server.removesuffix(urlsplit(postgres_server).path) + f"/{name}"
-    await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-    await connection.close()
+    async with servers.fresh_database(postgres_server) as url:
+        yield url

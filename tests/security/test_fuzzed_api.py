@@ -5,7 +5,7 @@ Some hundred requests here; `make fuzz N=100000` sends as many as it is told (te
 
 from pathlib import Path
 
-from tests.security.fuzzing.changed_requests import try_changed
+from tests.security.fuzzing.changed_requests import try_changed, try_on_postgresql
 from tests.security.fuzzing.documented_requests import try_documented
 from tests.security.fuzzing.raw_requests import try_raw
 
@@ -19,6 +19,13 @@ def test_no_request_is_answered_with_5xx(tmp_path: Path) -> None:
 async def test_no_nearly_valid_request_is_answered_with_5xx(tmp_path: Path) -> None:
     """Valid requests with fields, headers, paths or bytes changed: most go deep before they are refused, and some are accepted."""
     tally = await try_changed(1, 150, tmp_path)
+    assert tally.faults == []
+    assert len({ending for _, ending in tally.counts}) >= 6
+
+
+async def test_no_nearly_valid_request_is_answered_with_5xx_on_postgresql(tmp_path: Path, postgres_server: str) -> None:
+    """Types, ranges and encodings that only its driver or its server refuses are refused before, with a reason."""
+    tally = await try_on_postgresql(1, 300, tmp_path, postgres_server)
     assert tally.faults == []
     assert len({ending for _, ending in tally.counts}) >= 6
 

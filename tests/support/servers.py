@@ -7,13 +7,15 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
+
+import asyncpg
 
 from deploy.native.management import Management
 from deploy.native.servers import Minio, Postgres, RabbitMq
@@ -83,6 +85,19 @@ def postgres() -> Iterator[str]:
     else:
         with _running(Postgres(_folder(), "meshwork", SECRET)) as server:
             yield server.url("postgres")
+
+
+@asynccontextmanager
+async def fresh_database(server_url: str) -> AsyncIterator[str]:
+    """The URL of an empty database on the PostgreSQL of `postgres()`, which is dropped afterwards."""
+    name = unique("test")
+    connection = await asyncpg.connect(server_url.replace("+asyncpg", ""), timeout=10)
+    try:
+        await connection.execute(f'CREATE DATABASE "{name}"')
+        yield server_url.removesuffix(urlsplit(server_url).path) + f"/{name}"
+    finally:
+        await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        await connection.close()
 
 
 @contextmanager

@@ -110,9 +110,9 @@ def _documented(gateway: RunningGateway) -> dict[tuple[str, str], set[str]]:
 
 
 @contextlib.asynccontextmanager
-async def attacked_gateway(folder: Path) -> AsyncIterator[Attacked]:
-    """One with jobs in it."""
-    async with running_gateway(folder, tenants_file=two_tenants(folder)) as gateway:
+async def attacked_gateway(folder: Path, database_url: str | None = None) -> AsyncIterator[Attacked]:
+    """One with jobs in it, on SQLite unless another database is given."""
+    async with running_gateway(folder, database_url, tenants_file=two_tenants(folder)) as gateway:
         attacked = Attacked(gateway)
         sink, libraries = logger.add(attacked.hear, level="ERROR"), _Libraries(attacked)
         logging.getLogger().addHandler(libraries)

@@ -13,6 +13,7 @@ from tests.security.conftest import OTHER
 from tests.security.fuzzing.attacked import NEW_JOBS_AFTER, SECRET_OF_OTHER, Attacked, attacked_gateway
 from tests.security.fuzzing.recorded import Asked, changed, recorded
 from tests.security.fuzzing.tally import Tally
+from tests.support.servers import fresh_database
 
 LEAVES_AFTER_S = 0.05  # of a stream of live events, which would go on for as long as its job
 
@@ -34,21 +35,27 @@ class Answer:
             self.body += message.get("body", b"")
 
 
-async def try_changed(seed: int, count: int, folder: Path) -> Tally:
-    """So many requests to a gateway of its own."""
-    random, tally = Random(seed), Tally()
-    async with attacked_gateway(folder) as attacked:
+async def try_changed(seed: int, count: int, folder: Path, database_url: str | None = None) -> Tally:
+    """So many requests to a gateway of its own, on SQLite unless another database is given."""
+    random, tally, kind = Random(seed), Tally(), "postgresql" if database_url else "changed"
+    async with attacked_gateway(folder, database_url) as attacked:
         for number in range(count):
             if number % NEW_JOBS_AFTER == NEW_JOBS_AFTER - 1:
                 await attacked.refresh()
             asked = changed(random, recorded(random, attacked.known), attacked.known)
-            await _try(asked, random, attacked, tally)
+            await _try(asked, random, attacked, tally, kind)
         for error in attacked.errors:
-            tally.fault(f"the log has an error (changed, seed {seed}): {error}")
+            tally.fault(f"the log has an error ({kind}, seed {seed}): {error}")
     return tally
 
 
-async def _try(asked: Asked, random: Random, attacked: Attacked, tally: Tally) -> None:
+async def try_on_postgresql(seed: int, count: int, folder: Path, server_url: str) -> Tally:
+    """The same to a gateway with a database on a real PostgreSQL, whose driver and server refuse what SQLite takes."""
+    async with fresh_database(server_url) as url:
+        return await try_changed(seed, count, folder, url)
+
+
+async def _try(asked: Asked, random: Random, attacked: Attacked, tally: Tally, kind: str) -> None:
     answer, started, scope = Answer(), time.perf_counter(), _scope_of(asked)
     try:
         async with asyncio.timeout(60):
@@ -56,7 +63,7 @@ async def _try(asked: Asked, random: Random, attacked: Attacked, tally: Tally) -
     except Exception as error:
         tally.fault(f"{error!r} was raised by {asked}"[:4000])
     operation = (asked.method, getattr(scope.get("route"), "path", "unmatched"))
-    tally.note("changed " + (" ".join(operation) if operation in attacked.documented else "others"), str(answer.status))
+    tally.note(f"{kind} " + (" ".join(operation) if operation in attacked.documented else "others"), str(answer.status))
     tally.took(time.perf_counter() - started, f"{asked}"[:300])
     for fault in _faults_of(answer, asked, attacked.documented.get(operation)):
         tally.fault(f"{fault}: {answer.body[:500]!r} to {asked}"[:4000])

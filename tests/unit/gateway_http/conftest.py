@@ -1,4 +1,4 @@
-"""A gateway on SQLite, a folder and the broker in memory, asked over HTTP."""
+"""A gateway on SQLite (or the database that it is given), a folder and the broker in memory, asked over HTTP."""
 
 import contextlib
 import hashlib
@@ -41,8 +41,8 @@ def settings_for_tests(**changes: object) -> GatewaySettings:
 class RunningGateway:
     """The application inside its lifespan, and its adapters."""
 
-    def __init__(self, folder: Path, settings: GatewaySettings) -> None:
-        self.database = create_engine(f"sqlite+aiosqlite:///{folder}/meshwork.db")
+    def __init__(self, folder: Path, settings: GatewaySettings, database_url: str | None = None) -> None:
+        self.database = create_engine(database_url or f"sqlite+aiosqlite:///{folder}/meshwork.db")
         self.store = DirectoryStore(folder / "artifacts")
         self.broker = MemoryBroker()
         self.settings = settings
@@ -76,9 +76,9 @@ class RunningGateway:
 
 
 @contextlib.asynccontextmanager
-async def running_gateway(folder: Path, **changes: object) -> AsyncIterator[RunningGateway]:
+async def running_gateway(folder: Path, database_url: str | None = None, **changes: object) -> AsyncIterator[RunningGateway]:
     """A gateway that has started."""
-    running = RunningGateway(folder, settings_for_tests(**changes))
+    running = RunningGateway(folder, settings_for_tests(**changes), database_url)
     async with running.app.router.lifespan_context(running.app):
         yield running
     await running.database.close()
