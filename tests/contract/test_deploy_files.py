@@ -138,6 +138,29 @@ def test_no_service_has_a_fixed_name(name: str) -> None:
     assert all("container_name" not in service for service in compose(name)["services"].values())
 
 
+def without_variables(text: str) -> str:
+    """As Compose reads it when nothing is set: `${NAME:-this}`, and empty where something has to be."""
+    return re.sub(r"\$\{MESHWORK_\w+(?::-([^}]*)|:\?)?\}", lambda found: found[1] or "", text)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_a_service_leans_on_is_there(name: str) -> None:
+    """Services that it waits for, volumes and networks, recipes and folders: what Compose refuses, seen also where it is not installed."""
+    text = without_variables((ROOT / name).read_text())
+    assert "${" not in text
+    content = yaml.safe_load(text)
+    volumes = {
+        str(volume).partition(":")[0] for service in content["services"].values() for volume in service.get("volumes", ()) if ":" in volume
+    }
+    assert {volume for volume in volumes if not volume.startswith(".")} == set(content["volumes"])
+    assert all((ROOT / volume).exists() for volume in volumes if volume.startswith("."))
+    for service in content["services"].values():
+        assert set(service.get("depends_on", ())) <= set(content["services"])
+        assert set(service.get("networks", ())) <= set(content.get("networks", {}))
+        if build := service.get("build"):
+            assert (ROOT / build["context"] / build["dockerfile"]).is_file()
+
+
 def has_compose() -> bool:
     return (
         bool(shutil.which("docker")) and subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
@@ -146,7 +169,8 @@ def has_compose() -> bool:
 
 @pytest.mark.parametrize("files", [("local.yml",), ("production.yml",), ("production.yml", "deploy/docker/gpu.yml")])
 def test_compose_accepts_the_files(files: tuple[str, ...]) -> None:
-    """`docker compose config` reads them, where a client is present; elsewhere the parse above is what can be had."""
+    """`docker compose config` reads them, where a client is installed; no daemon is asked. Elsewhere this holds nothing, and the tests
+    above are all there is: each file is YAML, and what its services lean on is there."""
     if not has_compose():
         return
     names = re.findall(r"\$\{(MESHWORK_\w+):\?\}", (ROOT / "production.yml").read_text())

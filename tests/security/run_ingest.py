@@ -43,7 +43,7 @@ def _is_below(path: Any, folder: Path) -> bool:
 
 
 def main() -> None:
-    """One run; a warm-up first, so that only hostile files count."""
+    """One run. `bytes`: how far its peak rose over what the imports above took; what ingest imports only then is counted with the files."""
     folder = Path(sys.argv[1]).resolve()
     before = _peak_bytes()
     found = watch(folder)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from shared.storage import keys
-from tests.unit.gateway_http.conftest import RunningGateway, assert_problem
+from tests.unit.gateway_http.conftest import RunningGateway
 
 TRICKS = [
     "../../../etc/passwd",
@@ -57,10 +57,7 @@ async def test_no_name_leads_out_of_its_job(gateway: RunningGateway, acme: httpx
     """Each photo lies under its own number in its own job, with its own bytes, under a name that any file system takes."""
     names = TRICKS[first : first + 3]
     answer = await acme.post("/api/v1/jobs", content=form(names), headers=FORM)
-    if answer.status_code == 422:  # a form that cannot be read, e.g. with NUL in it
-        assert_problem(answer, 422, "VALIDATION_FAILED")
-        assert not [key for key in await keys_of(gateway) if "passwd" in key or "escaped" in key]
-        return
+    assert answer.status_code == 202, answer.text
     job_id = answer.json()["job_id"]
     stored = [key for key in await keys_of(gateway) if "/images/" in key]
     assert [key.startswith(f"{keys.job_prefix(job_id)}images/{index:03d}_") for index, key in enumerate(stored)] == [True] * 3
