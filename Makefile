@@ -103,7 +103,7 @@ bench-all: setup ## the other captures, and photographs that people took
 bench-served: servers ## a capture through the gateway, embedded and mesh: CAPTURES="animal" PRESET=balanced
 	$(RUN) -m tests.benchmarks.fidelity served $(or $(CAPTURES),animal) $(if $(PRESET),--preset $(PRESET))
 
-bench-load: servers ## jobs a second at two gateways, then many jobs of stand-ins through six stages: JOBS=10000 AGAINST=checkout
+bench-load: servers ## jobs a second at two gateways, then many jobs of stand-ins through six stages, none lost, no process growing: JOBS=10000 AGAINST=checkout
 	$(RUN) -m tests.benchmarks.load gateway --gateways 2 --queued 20000 $(if $(JOBS),--jobs $(JOBS)) $(if $(AGAINST),--against "$(AGAINST)")
 	$(RUN) -m tests.benchmarks.load stages $(if $(JOBS),--jobs $(JOBS))
 

@@ -3,6 +3,7 @@ python -m tests.benchmarks.load stages --jobs 10000
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from deploy.native.mesh import ROOT
@@ -11,7 +12,7 @@ from tests.benchmarks.load import many_jobs
 from tests.benchmarks.load.gateway_rate import load_average, rows_of, table
 
 
-def gateway(asked: argparse.Namespace) -> None:
+def gateway(asked: argparse.Namespace) -> int:
     """Prints a row as soon as it is measured, the table at the end."""
     codes = ([("before", asked.against)] if asked.against else []) + [("now", ROOT)]
     rows = []
@@ -20,14 +21,15 @@ def gateway(asked: argparse.Namespace) -> None:
             rows.append(row)
             print(row, f"load {load_average()}", flush=True)
     print(table(rows))
+    return 0
 
 
-def stages(asked: argparse.Namespace) -> None:
-    """Prints the tables."""
-    many_jobs.run(asked.jobs, dict.fromkeys(STAGES, asked.replicas), asked.limit_s)
+def stages(asked: argparse.Namespace) -> int:
+    """Prints the tables; 1 where a job was lost or a process grew."""
+    return int(bool(many_jobs.run(asked.jobs, dict.fromkeys(STAGES, asked.replicas), asked.limit_s)))
 
 
-def main() -> None:
+def main() -> int:
     """One benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -45,8 +47,8 @@ def main() -> None:
     through.add_argument("--limit-s", type=float, default=7200.0)
     through.set_defaults(run=stages)
     asked = parser.parse_args()
-    asked.run(asked)
+    return int(asked.run(asked))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
