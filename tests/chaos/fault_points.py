@@ -6,6 +6,7 @@ armed by a file `<folder>/<service>/<before|after>.<point>`; the process that re
 """
 
 import functools
+import json
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -13,11 +14,29 @@ from pathlib import Path
 from typing import Any
 
 from shared.ports import Publication
+from shared.runtime.telling import STAGE_MESSAGE
+from shared.storage import keys
 
 FOLDER_VARIABLE = "CHAOS_FAULTS"
+COMPUTE = {"run": "compute", "split": "split.compute", "run_part": "part.compute", "join": "join.compute"}  # by what the child is asked
 
 # A worker's loop, in the order of the loop.
 WORKER = ("receive", "stage.started", "download", "compute", "upload", "attempt", "commit", "stage.work", "stage.completed", "ack")
+# What is there only where a step is divided: of the message of the step, of those of its parts, of what follows a round. `claim` is the one
+# place where the worker loop claims anything: a part that found none missing says that it publishes what follows.
+PARTED = (
+    "split.compute",
+    "split",
+    "part.work",
+    "part.download",
+    "part.compute",
+    "part.upload",
+    "part",
+    "claim",
+    "gather.work",
+    "follows",
+    "join.compute",
+)
 # The relay: lease rows, write request.json, publish, mark as sent; the tracker: manifests, rows, commit, ack; and an ending's webhook.
 GATEWAY = ("claim", "request", "stage.work", "mark", "manifest", "rows", "fold", "ack", "body", "webhook.work")
 WEBHOOKS = ("receive", "read", "call", "webhook.attempted", "retry", "ack")
@@ -74,9 +93,9 @@ class FaultPoints:
         self.around(RabbitDelivery, "ack", lambda delivery: "ack")
         self.around(MinioStore, "put", lambda store, key, *rest: written_point(key))
         self.around(MinioStore, "get", lambda store, key, *rest: "read" if "/webhooks/" in key else "manifest")
-        self.around(MinioStore, "upload", lambda *args: "upload")
-        self.around(MinioStore, "download", lambda *args: "download")
-        self.around(ChildCompute, "run", lambda *args: "compute")
+        self.around(MinioStore, "upload", lambda store, path, key, *rest: "part.upload" if keys.is_of_part(key) else "upload")
+        self.around(MinioStore, "download", lambda store, key, *rest: "part.download" if keys.is_of_part(key) else "download")
+        self.around(ChildCompute, "run", lambda child, task, *rest: COMPUTE[task.ask])
         subscribe = RabbitBroker.subscribe
 
         async def subscribed(broker: RabbitBroker, queue: str, handler: Method, prefetch: int) -> Any:
@@ -110,7 +129,11 @@ def publication_point(publication: Publication) -> str:
     """What is published; progress is nothing that a promise rests on."""
     if publication.transient:
         return ""
-    return publication.exchange if publication.exchange in {"retry", "dead"} else publication.type
+    if publication.exchange in {"retry", "dead"}:
+        return publication.exchange
+    if publication.type == STAGE_MESSAGE and (message := json.loads(publication.body)).get("split"):
+        return "part.work" if message.get("part") else "gather.work"
+    return publication.type
 
 
 def written_point(key: str) -> str:
@@ -118,4 +141,8 @@ def written_point(key: str) -> str:
     parts = key.split("/")[2:]
     if parts[-1] == "manifest.json":
         return "commit" if len(parts) == 2 else "attempt"
+    if parts[-1] == "split.json":
+        return "split"
+    if "made" in parts:
+        return {".json": "part", ".closes": "claim", ".follows": "follows"}.get(Path(key).suffix, "replaced")
     return {"request.json": "request", "webhooks": "body"}.get(parts[0], parts[0])

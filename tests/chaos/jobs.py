@@ -16,9 +16,10 @@ from shared.contracts.manifest import Manifest
 from shared.contracts.routing import STAGES
 from shared.storage import keys
 from shared.storage.minio import MinioStore
-from tests.chaos.stand_ins import trail_after
+from tests.chaos.stand_ins import ROUNDS, Mvs, trail_after
 from tests.support.eventually import wait_until
 
+PARTS = [(round, part.name) for round, parts in ROUNDS.items() for part in parts]
 _PAUSE_S = 0.3
 _BETWEEN_JOBS_S = 1.0
 
@@ -121,7 +122,7 @@ def completes(api: httpx.Client, backend: CallerBackend, webhooks: Webhooks) -> 
 
 
 async def faults_in_store(store: MinioStore, job_id: str) -> list[str]:
-    """What is wrong with a completed job in the store: each step committed once, all of one chain, outputs there."""
+    """What is wrong with a completed job in the store: each step committed once, all of one chain, outputs there, parts joined once."""
     faults, manifests, present = [], [], set(await store.list(keys.job_prefix(job_id)))
     for position, stage in enumerate(STAGES):
         manifest = Manifest.model_validate_json(await store.get(keys.step_manifest(job_id, position, stage)))
@@ -130,4 +131,6 @@ async def faults_in_store(store: MinioStore, job_id: str) -> list[str]:
         faults += [f"{job_id} {name} is missing" for name in names - present]
         if manifest.chain != tuple(earlier.link() for earlier in manifests[:-1]):
             faults.append(f"{job_id} {stage} is of another chain")
+        if [(link.round, link.part) for link in manifest.parts] != (PARTS if stage == Mvs.name else []):
+            faults.append(f"{job_id} {stage} is joined of {manifest.parts}")
     return faults

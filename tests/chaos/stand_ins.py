@@ -1,21 +1,27 @@
 """Six stages that do real artifact work in no time: each checks what it reads, and what it writes depends on it.
 
-A job's trail is a chain of sha256 over its id and the stages that it passed: whoever knows the id knows what must come out.
+A job's trail is a chain of sha256 over its id and the stages that it passed: whoever knows the id knows what must come out. One stage is
+divided into parts, in two rounds; each part has a trail of its own. `STAND_IN_PARTED=0`: none is, as in most jobs.
 """
 
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from shared.contracts.manifest import StageReport
 from shared.contracts.routing import STAGES
+from shared.runtime.stage import Part
 from shared.runtime.workspace import Workspace
 
 PAYLOAD_BYTES = int(os.environ.get("STAND_IN_PAYLOAD_BYTES", "65536"))
+PARTED = os.environ.get("STAND_IN_PARTED", "1") != "0"
+# The second round: one part reads what a single part of the first made, the other reads all of them.
+ROUNDS = {"first": (Part("a", weight=2.0), Part("b")), "second": (Part("x", parts=("a",)), Part("y"))}
 
 
 def trail_after(job_id: str, stage: str) -> str:
@@ -26,9 +32,20 @@ def trail_after(job_id: str, stage: str) -> str:
     return trail
 
 
+def trail_of_part(job_id: str, round: str, part: str) -> str:
+    """What a part must have written for this job."""
+    return hashlib.sha256(f"{job_id} {round} {part}".encode()).hexdigest()
+
+
 def payload_of(trail: str) -> bytes:
     """Bytes that only this trail has."""
     return hashlib.shake_256(trail.encode()).digest(PAYLOAD_BYTES)
+
+
+def check(folder: Path, trail: str) -> None:
+    """Raises ValueError unless the folder has this trail, and its payload."""
+    if (folder / "trail.txt").read_text() != trail or (folder / "payload.bin").read_bytes() != payload_of(trail):
+        raise ValueError(f"{folder.name} handed on something else than it made")
 
 
 class AnyParams(BaseModel):
@@ -48,18 +65,22 @@ class StandIn:
 
     def run(self, workspace: Workspace, params: BaseModel) -> StageReport:
         """Raises ValueError for inputs of another job, of another stage, or damaged."""
-        job_id = workspace.request().job_id
-        for stage in self.needs:
-            trail = (workspace.inputs(stage) / "trail.txt").read_text()
-            if trail != trail_after(job_id, stage) or (workspace.inputs(stage) / "payload.bin").read_bytes() != payload_of(trail):
-                raise ValueError(f"{stage} handed on something else than it made")
+        self.check_inputs(workspace)
         workspace.progress(0.5, "half done")
-        trail = trail_after(job_id, self.name)
+        self.write(workspace, trail_after(workspace.request().job_id, self.name))
+        return StageReport(summary={"stand_in": True})
+
+    def check_inputs(self, workspace: Workspace) -> None:
+        """Of the stages before."""
+        for stage in self.needs:
+            check(workspace.inputs(stage), trail_after(workspace.request().job_id, stage))
+
+    def write(self, workspace: Workspace, trail: str) -> None:
+        """The payload goes up while the rest is still to come."""
         (workspace.outputs / "payload.bin").write_bytes(payload_of(trail))
         workspace.finished(workspace.outputs / "payload.bin")
         time.sleep(self.lingers_s)
         (workspace.outputs / "trail.txt").write_text(trail)
-        return StageReport(summary={"stand_in": True})
 
 
 class Ingest(StandIn):
@@ -80,9 +101,36 @@ class Sfm(StandIn):
 
 
 class Mvs(StandIn):
+    """Divided into parts: each checks the inputs and the parts that it reads, and so does their join."""
+
     name = "mvs"
     lingers_s = 0.05
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"sfm": ("*",)}
+    rounds: ClassVar[tuple[str, ...]] = tuple(ROUNDS) if PARTED else ()
+    split_needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"sfm": ("*",)}
+    join_needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"sfm": ("*",)} | {f"parts/{round}": ("*",) for round in ROUNDS}
+
+    def split(self, workspace: Workspace, params: BaseModel, round: str) -> tuple[Part, ...]:
+        self.check_inputs(workspace)
+        return ROUNDS[round]
+
+    def run_part(self, workspace: Workspace, params: BaseModel, round: str, part: str) -> None:
+        self.check_inputs(workspace)
+        if round == "second":
+            (plan,) = (plan for plan in ROUNDS[round] if plan.name == part)
+            self.check_parts(workspace, "first", plan.parts)
+        self.write(workspace, trail_of_part(workspace.request().job_id, round, part))
+
+    def join(self, workspace: Workspace, params: BaseModel) -> StageReport:
+        for round in ROUNDS:
+            self.check_parts(workspace, round)
+        return self.run(workspace, params)
+
+    def check_parts(self, workspace: Workspace, round: str, names: Sequence[str] | None = None) -> None:
+        """Those named of a round, or all of them."""
+        for part in ROUNDS[round]:
+            if names is None or part.name in names:
+                check(workspace.part(round, part.name), trail_of_part(workspace.request().job_id, round, part.name))
 
 
 class Postprocess(StandIn):

@@ -95,7 +95,7 @@ def _plan(mesh: ChaosMesh, storm: Storm) -> list[tuple[float, str, Callable[[], 
     def spread(count: int, what: str, action: Callable[[], Callable[[], bool]]) -> None:
         moments.extend((draw.uniform(0.02, 0.98) * storm.seconds, what, action()) for _ in range(count))
 
-    spread(storm.worker_kills, "stage workers killed (SIGKILL)", lambda: _kill(mesh, draw.choice(STAGES)))
+    spread(storm.worker_kills, "stage workers killed (SIGKILL)", lambda: _kill(mesh, draw.choice(STAGES), draw.randrange(2)))
     spread(storm.webhook_kills, "webhook services killed (SIGKILL)", lambda: _kill(mesh, "webhooks"))
     spread(storm.gateway_kills, "gateways killed (SIGKILL)", lambda: _kill(mesh, "gateway"))
     spread(storm.broker_restarts, "RabbitMQ killed and restarted", lambda: _crash(mesh))
@@ -114,10 +114,10 @@ _HURT_S = 3.0
 _AWAY_AT_MOST_S = 120.0
 
 
-def _kill(mesh: ChaosMesh, service: str) -> Callable[[], bool]:
+def _kill(mesh: ChaosMesh, service: str, index: int = 0) -> Callable[[], bool]:
     def action() -> bool:
         deadline = time.monotonic() + _AWAY_AT_MOST_S  # it may be starting again, behind RabbitMQ on a busy machine
-        while not mesh.kill(service):
+        while not mesh.kill(service, index % len(mesh.of(service))):
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.1)

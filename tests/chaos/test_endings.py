@@ -64,21 +64,24 @@ def test_a_message_that_nobody_can_read_ends_its_job_and_is_kept(
     completes(api, backend, webhooks)
 
 
+@pytest.mark.parametrize(("stage", "point"), [("sfm", "compute"), pytest.param("mvs", "part.compute", marks=pytest.mark.full)])
 def test_a_task_that_always_kills_its_worker_ends_its_job(
-    mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks
+    mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks, stage: str, point: str
 ) -> None:
     """The broker counts the workers that it took: the fifth ends the job as WORKER_LOST; the next job is not harmed."""
     deaths = len(mesh.killed())
     job_id = submit(api, f"{backend.url}/hook")
 
-    def killed_again() -> bool:
-        if unfinished(api, [job_id]):
-            mesh.arm("mvs", "before.compute")
-        return len(mesh.killed()) - deaths >= 5
+    def has_ended() -> bool:
+        if not unfinished(api, [job_id]):
+            return True
+        mesh.arm(stage, f"before.{point}")
+        return False
 
-    wait_until(killed_again, timeout_s=120, interval_s=0.2)
+    wait_until(has_ended, timeout_s=180, interval_s=0.2)
     mesh.disarm()
     assert error_of(api, job_id)["code"] == "WORKER_LOST"
+    assert len(mesh.killed()) - deaths >= 5
     completes(api, backend, webhooks)
 
 

@@ -6,9 +6,10 @@ import pytest
 from deploy.demo.receiver import CallerBackend
 from shared.contracts.routing import STAGES
 from shared.storage.minio import MinioStore
-from tests.chaos.fault_points import GATEWAY, WEBHOOKS, WORKER, both
+from tests.chaos.fault_points import GATEWAY, PARTED, WEBHOOKS, WORKER, both
 from tests.chaos.jobs import Webhooks, faults_in_store, faults_of, submit, unfinished
 from tests.chaos.mesh import ChaosMesh
+from tests.chaos.stand_ins import Mvs
 from tests.support.eventually import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -17,10 +18,11 @@ PER_JOB = 3  # kills of one delivery: the fifth would be WORKER_LOST, rightly
 # What is tried in a quick run: places where an effect is there and nobody knows of it yet.
 QUICK = {
     WORKER: ("before.commit", "after.stage.work", "before.ack"),
+    PARTED: ("after.split", "after.part", "after.claim", "before.follows"),
     GATEWAY: ("after.claim", "after.stage.work", "after.rows", "before.ack", "after.webhook.work"),
     WEBHOOKS: ("after.call", "after.webhook.attempted", "after.retry"),
 }
-POINTS_OF = {"worker_points": WORKER, "gateway_points": GATEWAY, "webhook_points": WEBHOOKS}
+POINTS_OF = {"worker_points": WORKER, "part_points": PARTED, "gateway_points": GATEWAY, "webhook_points": WEBHOOKS}
 
 
 def groups(points: list[str]) -> list[tuple[str, ...]]:
@@ -60,8 +62,20 @@ async def test_a_worker_killed_at_any_point_costs_nothing(
 
 
 def exists(point: str, index: int) -> bool:
-    """The first stage downloads nothing here, the last one hands nothing on."""
-    return not (index == 0 and point.endswith("download")) and not (index == len(STAGES) - 1 and point.endswith("stage.work"))
+    """The first stage downloads nothing here, the last one hands nothing on; one is divided, and computes in parts."""
+    return not (
+        (index == 0 and point.endswith("download"))
+        or (index == len(STAGES) - 1 and point.endswith("stage.work"))
+        or (STAGES[index] == Mvs.name and point.endswith("compute"))
+    )
+
+
+async def test_a_worker_killed_amid_parts_costs_nothing(
+    mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks, part_points: tuple[str, ...]
+) -> None:
+    """While it divides the step, does a part, brings on the next round, joins: every part is in the step once."""
+    mesh.arm(Mvs.name, *part_points)
+    await check(mesh, api, backend, webhooks, {f"{Mvs.name} {point}" for point in part_points})
 
 
 async def test_a_gateway_killed_at_any_point_loses_no_job(

@@ -19,6 +19,7 @@ from shared.storage.minio import MinioStore
 from shared.thread_count import allowed_cores
 from tests.chaos.jobs import Webhooks, faults_in_store, faults_of, patiently, unfinished
 from tests.chaos.mesh import ChaosMesh
+from tests.chaos.stand_ins import Mvs
 from tests.chaos.storm import FULL, QUICK, Events, rage, send_jobs
 from tests.support.eventually import wait_until
 
@@ -42,6 +43,7 @@ async def test_a_storm_loses_nothing(
     full = request.config.getoption("--chaos") == "full"
     parked = await mesh.parked()
     storm, events, job_ids, began = FULL if full else QUICK, Events(), [], time.monotonic()
+    mesh.scale(Mvs.name, 2)  # who share its parts
     sender = threading.Thread(target=send_jobs, args=(api, f"{backend.url}/hook", storm, job_ids), daemon=True)
     sender.start()
     rage(mesh, api, storm, events)
@@ -58,6 +60,7 @@ async def test_a_storm_loses_nothing(
     table = events.table(storm, seconds, ended, Counter(len(webhooks.calls[job_id]) for job_id in job_ids))
     with capsys.disabled():
         print(f"\n{table}")
+    mesh.renew(Mvs.name)
     assert faults == []
     assert await mesh.parked() == parked
     assert (len(set(job_ids)), events.counts.total()) == (storm.jobs, storm.events)

@@ -22,7 +22,7 @@ from tests.support.eventually import eventually, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-STAGE = "mvs"
+STAGE = "sfm"
 OF_EACH_ENDING = 3
 
 

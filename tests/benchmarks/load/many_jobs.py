@@ -137,7 +137,7 @@ def run(jobs: int, scale: dict[str, int], limit_s: float) -> list[str]:
 
 @contextmanager
 def _mesh(scale: dict[str, int]) -> Iterator[StandInMesh]:
-    os.environ |= {"MINIO_PROMETHEUS_AUTH_TYPE": "public", "STAND_IN_PAYLOAD_BYTES": str(PAYLOAD_BYTES)}
+    os.environ |= {"MINIO_PROMETHEUS_AUTH_TYPE": "public", "STAND_IN_PAYLOAD_BYTES": str(PAYLOAD_BYTES), "STAND_IN_PARTED": "0"}
     folder = Path(tempfile.mkdtemp(prefix="meshwork-load-"))
     folder.chmod(0o755)  # PostgreSQL's own user must get through
     settings = {"MESHWORK_ALLOWED_PRIVATE_NETWORKS": "127.0.0.1/32", "MESHWORK_IN_FLIGHT": "64"}
