@@ -1,7 +1,7 @@
 """Facts folded into a job's row, whatever order they arrive in and however often.
 
 Statuses move only forward, numbers merge by max, verdicts on photos by rank, warnings as a set. The last step's manifest names
-the attempt of every step before it: with them, whatever is missing is filled in.
+the attempt of every step before it: with them, whatever is missing is filled in. Once a job has ended, what its webhook told stays.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -167,6 +167,9 @@ class JobFold:
             step.seconds = max(step.seconds, manifest.seconds)
 
     def _take_report(self, report: StageReport) -> None:
+        """Not once the job has ended: its webhook has told what GET says from then on."""
+        if not self._unfinished:
+            return
         images, warnings = merge_verdicts(self._job.images, report.images), merge_warnings(self._job.warnings, report)
         if (images, warnings) != (self._job.images, self._job.warnings):
             self._job.images, self._job.warnings, self._job.version = images, warnings, self._job.version + 1

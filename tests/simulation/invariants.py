@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway.database.records import ENDINGS, FINISHED, DeliveryRecord, JobRecord
+from gateway.documents import job_document
+from gateway.webhook_bodies import compact_report
 from shared.contracts.manifest import ChainLink, Manifest
 from shared.contracts.routing import DEAD_TRACKER_QUEUE, stage_queue
 from shared.contracts.split import Split
@@ -13,7 +15,7 @@ from shared.runtime.repair import MAX_FINDINGS
 from shared.storage import keys
 from tests.simulation.network import until_calm
 from tests.simulation.stand_ins import CROWD, LINEAGE, PARTITIONED, RESULT, STEPS
-from tests.support.gateway_rows import TENANT
+from tests.support.gateway_rows import LINKS, TENANT
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -82,6 +84,8 @@ def _of_webhooks(world: "World", record: JobRecord, deliveries: list[DeliveryRec
     found += [f"{job.id}: {kind} is told {count} times" for kind, count in kinds.items() if count > 1]
     for each in deliveries:
         found += _of_delivery(world, each)
+        if each.delivery.type in ENDINGS:
+            found += _of_body(record, json.loads(each.delivery.body))
     told: defaultdict[str, set[str]] = defaultdict(set)
     for call in world.receiver.calls:
         body = json.loads(call.body)
@@ -90,6 +94,15 @@ def _of_webhooks(world: "World", record: JobRecord, deliveries: list[DeliveryRec
     if set(told) - {job.status} or any(len(ids) > 1 for ids in told.values()):
         found.append(f"{job.id}: {job.status}, but calls said {dict(told)}")
     return found
+
+
+def _of_body(record: JobRecord, body: dict[str, Any]) -> list[str]:
+    """What callers are told of an ending is what GET says ever after."""
+    document = job_document(record, LINKS)
+    document["report"] = compact_report(document["report"] or {})
+    same = ("status", "error", "artifacts", "result_url", "report", "metadata", "warnings")
+    differ = {name: (body[name], document[name]) for name in same if name in body and body[name] != document[name]}
+    return [f"{record.job.id}: webhook and GET differ: {differ}"] if differ else []
 
 
 def _of_delivery(world: "World", record: DeliveryRecord) -> list[str]:

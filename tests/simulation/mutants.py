@@ -18,7 +18,7 @@ import shared.runtime.turn as turn
 from gateway.database import deliveries, jobs, outbox
 from gateway.database.engine import Rows
 from gateway.folding import JobFold
-from shared.contracts.manifest import ChainLink, Manifest
+from shared.contracts.manifest import ChainLink, Manifest, StageReport
 from shared.contracts.routing import DEAD_EXCHANGE, TRACKER_QUEUE
 from shared.errors import ObjectMissing
 from shared.ports import Broker, Delivery, Publication
@@ -42,6 +42,17 @@ def _endings_without_guard() -> Patch:
     together.enter_context(mock.patch.object(endings, "jobs", patched))
     together.enter_context(mock.patch.object(JobFold, "_unfinished", property(lambda self: True)))
     return together
+
+
+def _verdicts_after_the_end() -> Patch:
+    """What is heard of a step once its job has ended joins the job's warnings and verdicts."""
+    take = JobFold._take_report
+
+    def take_always(fold: JobFold, report: StageReport) -> None:
+        with mock.patch.object(JobFold, "_unfinished", property(lambda self: True)):
+            take(fold, report)
+
+    return mock.patch.object(JobFold, "_take_report", take_always)
 
 
 def _chain_read_directly() -> Patch:
@@ -236,6 +247,7 @@ def _inputs_unverified() -> Patch:
 
 MUTANTS: dict[str, Callable[[], Patch]] = {
     "endings-without-guard": _endings_without_guard,
+    "verdicts-after-the-end": _verdicts_after_the_end,
     "chain-read-directly": _chain_read_directly,
     "body-after-publish": _body_after_publish,
     "ack-before-publish": _ack_before_publish,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shared.contracts.manifest import StageReport
+from shared.contracts.manifest import StageReport, Warning
 from shared.contracts.split import PartPlan
 from shared.errors import ChildDied, OutOfMemory, PermanentError, TransientError
 from shared.http.errors import Unreachable
@@ -27,6 +27,7 @@ LINEAGE = "lineage.json"
 RESULT = "model.glb"
 _TELLS_PROGRESS = 0.3  # share of computations
 _FINISHES_EARLY = 0.5  # the same, where stages do
+MADE_BY = "MADE_BY"  # the warning that each step gives
 _CHANGES_WHAT_IS_FINISHED = 0.2  # of those that are in trouble
 
 
@@ -66,7 +67,7 @@ class SimulatedCompute:
             return Computed(StageReport(), parts=_plans(self.parts[task.round][_kind(task)]))
         last = self.stage == STEPS[-1]
         self._write(task, (*([] if early else [LINEAGE]), *([RESULT] if last else [])))
-        return Computed(StageReport(job_report={"verdict": "pass"} if last else None))
+        return Computed(StageReport(warnings=_told_of(task), job_report={"verdict": "pass"} if last else None))
 
     async def close(self) -> None:
         pass
@@ -122,6 +123,14 @@ def _plans(names: Sequence[str]) -> tuple[PartPlan, ...]:
     """The second round's read one or all parts of the first's."""
     reads: dict[str, tuple[str, ...]] = {"x": ("a",)}
     return tuple(PartPlan(name=name, parts=reads.get(name), needs=None) for name in names)
+
+
+def _told_of(task: ComputeTask) -> tuple[Warning, ...]:
+    """Of a step, which computation made it; of a part nothing."""
+    if task.ask == "run_part":
+        return ()
+    step, nonce = json.loads((task.workspace / "outputs" / LINEAGE).read_text())[-1]
+    return (Warning(code=MADE_BY, message=f"{step} {nonce}"),)
 
 
 def _read_parts(task: ComputeTask) -> dict[str, dict[str, Any]]:

@@ -15,9 +15,10 @@ STORE = "store"
 
 
 class Bucket:
-    """What all processes share. `damaged`: keys of outputs in which a bit flipped, or which vanished; `faults`: those, and misread ones.
+    """What all processes share. `damaged`: keys of outputs in which a bit flipped, or which vanished.
 
-    `since`: when each key was first written.
+    `faults`: those, misread ones, and keys that are there again after they were removed: a manifest that names what is damaged, taken
+    back, and written by whoever had given up, leads to the same damage once more. `since`: when each key was first written.
     """
 
     def __init__(self) -> None:
@@ -25,10 +26,16 @@ class Bucket:
         self.damaged: set[str] = set()
         self.since: dict[str, float] = {}
         self.faults = 0
+        self._removed: set[str] = set()
 
     def put(self, key: str, data: bytes) -> None:
         self.objects[key] = data
         self.since.setdefault(key, asyncio.get_running_loop().time())
+
+    def put_late(self, key: str, data: bytes) -> None:
+        """After whoever wrote it had given up."""
+        self.faults += key in self._removed
+        self.put(key, data)
 
     def damage(self, key: str) -> None:
         self.objects[key] = self.flipped(self.objects[key])
@@ -50,7 +57,8 @@ class Bucket:
         return self.objects[key]
 
     def remove(self, key: str) -> None:
-        self.objects.pop(key, None)
+        if self.objects.pop(key, None) is not None:
+            self._removed.add(key)
 
     def below(self, prefix: str) -> list[str]:
         return sorted(key for key in self.objects if key.startswith(prefix))
@@ -72,7 +80,7 @@ class SimulatedStore:
         def write() -> None:
             self._bucket.put(key, data)
 
-        await self._network.call(STORE, f"put {key}", write, {LATE: write})
+        await self._network.call(STORE, f"put {key}", write, {LATE: lambda: self._bucket.put_late(key, data)})
 
     async def get(self, key: str, max_bytes: int = 64 << 20) -> bytes:
         return await self._network.call(STORE, f"get {key}", lambda: self._bucket.get(key))

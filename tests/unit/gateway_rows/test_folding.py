@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.database.engine import Database, create_engine
 from gateway.database.repositories import JobRepository
 from gateway.database.upgrade import upgrade_database
+from gateway.documents import job_document
 from gateway.folding import merge_verdicts
 from gateway.news import Fact, StepDied
 from gateway.tracker import fold_facts
@@ -49,8 +50,11 @@ async def picture(database: Database, job_id: str) -> dict[str, Any]:
     """Everything about a job that must not depend on the order of facts."""
     job, steps = await job_of(database, job_id), await steps_of(database, job_id)
     names = ("status", "stage", "progress", "images", "warnings", "error", "artifacts", "report", "started_at", "finished_at")
+    known = {name: getattr(job, name) for name in names}
+    if (job.error or {}).get("code") == "WORKER_LOST":
+        known |= {"images": [], "warnings": []}  # what was known by then, as its webhook says
     return {
-        **{name: getattr(job, name) for name in names},
+        **known,
         "steps": [(s.name, s.status, s.fraction, s.seconds, s.attempts) for s in steps],
         "webhooks": sorted((d.type, d.step or "", said_in_any_order(d.body)) for d in await deliveries_of(database, job_id)),
         "outbox": sorted({row.kind for row in await outbox_of(database, job_id)}),
@@ -267,6 +271,19 @@ async def test_what_comes_after_the_end_changes_no_ending(database: Database, re
     assert (job.status, job.artifacts, job.error) == ("cancelled", [], None)
     assert [d.type for d in await deliveries_of(database, job_id)] == ["job.cancelled"]
     assert [row.kind for row in await outbox_of(database, job_id)] == ["stop", "webhook", "tidy"]
+
+
+async def test_what_a_failed_jobs_webhook_told_is_what_get_says(database: Database, repository: JobRepository) -> None:
+    """A step whose end is heard of later has verdicts and warnings of its own: the ending has been told without them."""
+    job_id = await insert(database)
+    facts, manifests = loss(job_id)
+    await fold(database, facts[-1:])
+    await fold(database, facts[:-1], manifests)
+    record = await repository.get_job(TENANT, job_id)
+    assert record is not None and [step.status for step in record.steps] == ["completed", "failed", "pending"]
+    body, document = json.loads((await deliveries_of(database, job_id))[0].body), job_document(record, LINKS)
+    dropped = [image["name"] for image in document["images"] if image["status"] == "dropped"]
+    assert (body["warnings"], [photo["name"] for photo in body["dropped"]["photos"]]) == (document["warnings"], dropped)
 
 
 async def test_a_failure_says_why_and_stops_the_work(database: Database) -> None:
