@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -71,3 +72,12 @@ def test_a_failing_schedule_is_shrunk_to_what_it_takes() -> None:
     assert [fault.kind for fault in smallest.faults] == ["delete"]
     assert smallest.mishaps == (Mishap(3, CRASH_AFTER),)
     assert (smallest.jobs, smallest.slow, smallest.trouble, smallest.disorder) == (1, 0.0, 0.0, 0)
+
+
+def test_what_broke_a_promise_is_told_and_shrunk() -> None:
+    """Of a real run: the events that it had, then those that it takes, and what they break."""
+    told = simulate("--seeds", str(MUTANT_SEEDS), "--mutant", "one-purge", "--explain").stdout
+    whole, marker, shortest = told.partition("the shortest schedule found:")
+    assert marker and "VIOLATED" in whole and "VIOLATED" in shortest
+    events = [len(re.findall(r"^  (?:step|call) \d+", part, re.MULTILINE)) for part in (whole, shortest)]
+    assert 1 <= events[1] <= events[0] and ": delete " in shortest
