@@ -77,7 +77,7 @@ simulate: setup ## the protocol under seeded schedules and faults: SEEDS=2000 FI
 unit contract integration security e2e: servers ## one kind of tests
 	$(RUN) -m pytest tests/$@
 
-bench-scale: servers ## one job of mvs with 1 to 16 replicas: ARGS="--photos 60 --stretch 4.9"
+bench-scale: servers ## one job of mvs, or sfm, with 1 to 16 replicas: ARGS="--stage mvs --photos 60 --stretch 4.9"
 	MESHWORK_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m tests.benchmarks.scale $(ARGS)
 
 chaos: servers ## every process killed at every point, and a thousand jobs in a storm

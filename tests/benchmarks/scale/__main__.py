@@ -1,6 +1,7 @@
-"""One job of mvs with more and more replicas.
+"""One step, of mvs or sfm, with more and more replicas.
 
-MESHWORK_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m tests.benchmarks.scale [--photos 60] [--enlarged 3] [--real 60] [--replicas 1 2 4 8 16]
+MESHWORK_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m tests.benchmarks.scale [--stage mvs] [--photos 60] [--enlarged 3] [--real 60]
+        [--replicas 1 2 4 8 16]
     computes a synthetic capture whole and shared, part by part (CPU seconds of one thread; the bytes must be the same), then runs the job
     * on 1 and 2 real workers of one thread each, with a capture of `--real` photos (0: not)
     * on stand-ins that wait `--stretch` times as long as each part computed, at `--replicas`; `--full-size`: with files as large
@@ -14,34 +15,33 @@ from pathlib import Path
 
 from loguru import logger
 
-from services.mvs.params import MvsParams
 from tests.benchmarks.scale.job import Ran, run_job
 from tests.benchmarks.scale.recording import Recorded, read, record, write
 from tests.benchmarks.scale.replica import Waits
 from tests.benchmarks.scale.schedule import Durations
+from tests.benchmarks.scale.subjects import SUBJECTS, Subject
 from tests.support.servers import rabbitmq
-from tests.unit.mvs.small_scene import write_sfm_outputs
 
 
-def captured(folder: Path, photos: int, enlarged: int) -> Path:
-    """What sfm hands over; made once."""
-    sfm = folder / f"sfm-{photos}-{enlarged}"
-    if not sfm.exists():
-        write_sfm_outputs(sfm, photos, enlarged=enlarged)
-    return sfm
+def captured(subject: Subject, folder: Path, photos: int, enlarged: int) -> Path:
+    """A folder with what the stage reads; made once."""
+    capture = folder / f"{subject.name}-{photos}-{enlarged}"
+    if not capture.exists():
+        subject.write(capture, photos, enlarged)
+    return capture
 
 
-def recording_of(folder: Path, photos: int, enlarged: int) -> Path:
+def recording_of(subject: Subject, folder: Path, photos: int, enlarged: int) -> Path:
     """Its file."""
-    return folder / f"recorded-{photos}-{enlarged}.json"
+    return folder / f"recorded-{subject.name}-{photos}-{enlarged}.json"
 
 
-def recorded_of(folder: Path, photos: int, enlarged: int) -> Recorded:
+def recorded_of(subject: Subject, folder: Path, photos: int, enlarged: int) -> Recorded:
     """Measured, or read where it was before."""
-    path = recording_of(folder, photos, enlarged)
+    path = recording_of(subject, folder, photos, enlarged)
     if not path.exists():
         with tempfile.TemporaryDirectory() as scratch:
-            write(record(captured(folder, photos, enlarged), Path(scratch), MvsParams()), path)
+            write(record(subject, captured(subject, folder, photos, enlarged), Path(scratch)), path)
     return read(path)
 
 
@@ -77,6 +77,7 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scale", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--stage", choices=SUBJECTS, default="mvs")
     parser.add_argument("--photos", type=int, default=60)
     parser.add_argument("--enlarged", type=int, default=3, help="photos of 192 × 144 pixels times this")
     parser.add_argument("--real", type=int, default=60, help="photos of the job on real workers")
@@ -87,16 +88,18 @@ def main() -> None:
     options = parser.parse_args()
     logger.remove()  # a line for every part
     options.out.mkdir(parents=True, exist_ok=True)
-    recorded = recorded_of(options.out, options.photos, options.enlarged)
+    subject = SUBJECTS[options.stage]
+    recorded = recorded_of(subject, options.out, options.photos, options.enlarged)
     report_computing(recorded, options.photos)
     with rabbitmq() as server:
         if options.real:
-            sfm = captured(options.out, options.real, options.enlarged)
-            real = {count: run_job(server, sfm, count) for count in (1, 2)}
+            capture = captured(subject, options.out, options.real, options.enlarged)
+            real = {count: run_job(server, subject.name, capture, count) for count in (1, 2)}
             report_replicas(f"Real workers of one thread, {options.real} photos", real[1].compute, real)
-        sfm, stretch = captured(options.out, options.photos, options.enlarged), options.stretch
-        waits = Waits(recorded=recording_of(options.out, options.photos, options.enlarged), stretch=stretch, full_size=options.full_size)
-        waited = {count: run_job(server, sfm, count, waits) for count in options.replicas}
+        capture, stretch = captured(subject, options.out, options.photos, options.enlarged), options.stretch
+        recording = recording_of(subject, options.out, options.photos, options.enlarged)
+        waits = Waits(recorded=recording, stretch=stretch, full_size=options.full_size)
+        waited = {count: run_job(server, subject.name, capture, count, waits) for count in options.replicas}
         if waited:
             report_replicas(f"Stand-ins, {options.photos} photos, waiting {stretch:g} times as long", recorded.durations(stretch), waited)
 

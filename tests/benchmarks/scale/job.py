@@ -1,4 +1,4 @@
-"""One job of mvs on any number of replicas: worker processes of their own on a real RabbitMQ, the store in a folder."""
+"""One step of a job on any number of replicas: worker processes of their own on a real RabbitMQ, the store in a folder."""
 
 import asyncio
 import subprocess
@@ -21,6 +21,7 @@ from shared.storage import keys
 from shared.storage.directory import DirectoryStore
 from tests.benchmarks.scale.replica import Place, Waits
 from tests.benchmarks.scale.schedule import Durations
+from tests.benchmarks.scale.subjects import SUBJECTS
 from tests.support.brokers import make_vhost
 from tests.support.builders import a_message, a_publication, a_slip, store_request
 from tests.support.servers import BrokerServer, unique
@@ -38,14 +39,15 @@ class Ran:
     compute: Durations
 
 
-def run_job(server: BrokerServer, sfm: Path, replicas: int, waits: Waits | None = None) -> Ran:
+def run_job(server: BrokerServer, stage: str, capture: Path, replicas: int, waits: Waits | None = None) -> Ran:
     """Without `waits` the workers compute; they did so once before what is measured."""
     vhost = unique("scale")
     make_vhost(server, vhost, TOPOLOGY)
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(amqp_url=server.url(vhost), store=Path(folder) / "store", work_dir=Path(folder) / "work", waits=waits)
+        store, work_dir = Path(folder) / "store", Path(folder) / "work"
+        place = Place(stage=stage, amqp_url=server.url(vhost), store=store, work_dir=work_dir, waits=waits)
         with _replicas(place, replicas):
-            ran = asyncio.run(_jobs(place, server.management, vhost, sfm))
+            ran = asyncio.run(_jobs(place, server.management, vhost, capture))
     server.management.drop_vhost(vhost)
     return ran
 
@@ -66,27 +68,28 @@ def _replicas(place: Place, count: int) -> Iterator[None]:
             process.wait(60)
 
 
-async def _jobs(place: Place, management: Management, vhost: str, sfm: Path) -> Ran:
+async def _jobs(place: Place, management: Management, vhost: str, capture: Path) -> Ran:
     store, broker = DirectoryStore(place.store), RabbitBroker(place.amqp_url, "gateway@scale")
     await store.prepare()
     await broker.connect()
     try:
         if place.waits is None:
-            await _run(store, broker, sfm)  # kernels are loaded
-        before = await _delivered(management, vhost)
-        seconds, made = await _run(store, broker, sfm)
-        deliveries = await _delivered(management, vhost) - before
+            await _run(store, broker, place.stage, capture)  # kernels are loaded
+        before = await _delivered(management, vhost, place.stage)
+        seconds, made = await _run(store, broker, place.stage, capture)
+        deliveries = await _delivered(management, vhost, place.stage) - before
     finally:
         await broker.close()
     return Ran(seconds, deliveries, await _durations(store, made))
 
 
-async def _run(store: DirectoryStore, broker: RabbitBroker, sfm: Path) -> tuple[float, Manifest]:
+async def _run(store: DirectoryStore, broker: RabbitBroker, stage: str, capture: Path) -> tuple[float, Manifest]:
     """Seconds, and what was committed."""
-    message = a_message(a_slip(("sfm", "mvs"), hard_limit_s=TIMEOUT_S, memory_limit_bytes=8 << 30)).at(1)
-    await _commit_sfm(store, message, sfm)
+    before = SUBJECTS[stage].before
+    message = a_message(a_slip((before, stage), hard_limit_s=TIMEOUT_S, memory_limit_bytes=8 << 30)).at(1)
+    await _commit_before(store, message, before, capture)
     await store_request(store, message.job_id)
-    begun, committed = time.monotonic(), keys.step_manifest(message.job_id, 1, "mvs")
+    begun, committed = time.monotonic(), keys.step_manifest(message.job_id, 1, stage)
     await broker.publish(a_publication(message))
     while not await store.exists(committed):
         assert time.monotonic() - begun < TIMEOUT_S
@@ -96,21 +99,21 @@ async def _run(store: DirectoryStore, broker: RabbitBroker, sfm: Path) -> tuple[
     return took, made
 
 
-async def _delivered(management: Management, vhost: str) -> int:
+async def _delivered(management: Management, vhost: str, stage: str) -> int:
     """Messages that replicas were given so far."""
     await asyncio.sleep(COUNTED_S)
-    queue = await asyncio.to_thread(management.call, "GET", f"queues/{vhost}/{stage_queue('mvs')}")
+    queue = await asyncio.to_thread(management.call, "GET", f"queues/{vhost}/{stage_queue(stage)}")
     return int(queue.get("message_stats", {}).get("deliver", 0))
 
 
-async def _commit_sfm(store: DirectoryStore, message: StageMessage, sfm: Path) -> None:
+async def _commit_before(store: DirectoryStore, message: StageMessage, step: str, capture: Path) -> None:
     """The step before, as if a worker had made it."""
     job, attempt, outputs = message.job_id, "a" * 32, []
-    for name, path in _files(sfm):
-        stored = await store.upload(path, keys.attempt_file(job, 0, "sfm", attempt, name), "application/octet-stream")
+    for name, path in _files(capture / "inputs" / step):
+        stored = await store.upload(path, keys.attempt_file(job, 0, step, attempt, name), "application/octet-stream")
         outputs.append(OutputFile(name=name, bytes=stored.bytes, sha256=stored.sha256))
-    made = Manifest(job_id=job, step="sfm", position=0, stage="sfm", stage_version="1", attempt=attempt, outputs=tuple(outputs))
-    for key in (keys.attempt_manifest(job, 0, "sfm", attempt), keys.step_manifest(job, 0, "sfm")):
+    made = Manifest(job_id=job, step=step, position=0, stage=step, stage_version="1", attempt=attempt, outputs=tuple(outputs))
+    for key in (keys.attempt_manifest(job, 0, step, attempt), keys.step_manifest(job, 0, step)):
         await store.put(key, made.to_bytes())
 
 

@@ -1,15 +1,13 @@
-"""What a shared job of mvs does, measured part by part: who reads what, how long it computes, how much it writes."""
+"""What a shared job of a stage does, measured part by part: who reads what, how long it computes, how much it writes."""
 
 import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import services.mvs.partition as partition
-from services.mvs.params import MvsParams
-from services.mvs.stage import MvsStage
 from shared.runtime.workspace import Workspace
 from tests.benchmarks.scale.schedule import Durations
+from tests.benchmarks.scale.subjects import Subject
 from tests.support.in_parts import InParts, Work
 
 
@@ -42,23 +40,23 @@ class Recorded:
         return next(work for work in self.work if (work.round, work.name) == (round, name))
 
 
-def record(sfm: Path, folder: Path, params: MvsParams) -> Recorded:
-    """Computes what sfm made in both ways, in this process, each twice. The less of both counts: the rest is compiling, importing, memory
+def record(subject: Subject, capture: Path, folder: Path) -> Recorded:
+    """Computes a capture in both ways, in this process, each twice. The less of both counts: the rest is compiling, importing, memory
     that nobody had touched before, and the machine's other work. Raises AssertionError where the bytes differ."""
-    partition.LEAST_VIEWS = 2  # to know what sharing costs where it does not pay
-    once, again = (_recorded_once(sfm, folder / attempt, params) for attempt in ("once", "again"))
+    subject.share_always()
+    once, again = (_recorded_once(subject, capture, folder / attempt) for attempt in ("once", "again"))
     work = [replace(one, cpu_seconds=min(one.cpu_seconds, other.cpu_seconds)) for one, other in zip(once.work, again.work, strict=True)]
     return Recorded(min(once.whole_s, again.whole_s), again.parts, work)
 
 
-def _recorded_once(sfm: Path, folder: Path, params: MvsParams) -> Recorded:
+def _recorded_once(subject: Subject, capture: Path, folder: Path) -> Recorded:
+    folder.mkdir(parents=True)
     inputs = folder / "inputs"
-    inputs.mkdir(parents=True)
-    (inputs / "sfm").symlink_to(sfm.resolve())
+    inputs.symlink_to((capture / "inputs").resolve())
     whole, begun = Workspace(folder), time.process_time()
-    MvsStage().run(whole, params)
+    subject.stage.run(whole, subject.params)
     whole_s = time.process_time() - begun
-    shared = InParts(MvsStage(), inputs, folder / "shared", params)
+    shared = InParts(subject.stage, inputs, folder / "shared", subject.params)
     made = shared.run()
     assert made is not None, "too few photos to share"
     for path in made[1].rglob("*.*"):

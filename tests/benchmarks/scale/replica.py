@@ -1,4 +1,4 @@
-"""python -m tests.benchmarks.scale.replica PLACE: one replica of mvs, in a process of its own as replicas are; PLACE is `Place` as JSON.
+"""python -m tests.benchmarks.scale.replica PLACE: one replica of a stage, in a process of its own; PLACE is `Place` as JSON.
 
 The product's worker loop and its connection to RabbitMQ; the store is a folder. Says `ready` when it takes messages, ends with SIGTERM.
 """
@@ -17,9 +17,9 @@ from shared.runtime.worker import StageWorker
 from shared.storage.directory import DirectoryStore
 from tests.benchmarks.scale.recording import read
 from tests.benchmarks.scale.stand_in import StandIn
+from tests.benchmarks.scale.subjects import SUBJECTS
 
 READY = "ready"
-TARGET = "services.mvs.stage:MvsStage"
 
 
 class Waits(BaseModel):
@@ -29,14 +29,15 @@ class Waits(BaseModel):
     stretch: float
     full_size: bool
 
-    def stand_in(self) -> StandIn:
+    def stand_in(self, stage: str) -> StandIn:
         """One replica's."""
-        return StandIn(read(self.recorded), self.stretch, self.full_size)
+        return StandIn(SUBJECTS[stage].stage, read(self.recorded), self.stretch, self.full_size)
 
 
 class Place(BaseModel):
-    """Where a replica works. Without `waits` it computes."""
+    """Where a replica works, and what stage it is of. Without `waits` it computes."""
 
+    stage: str
     amqp_url: str
     store: Path
     work_dir: Path
@@ -48,10 +49,9 @@ async def serve(place: Place) -> None:
     leaving = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leaving.set)
     settings = WorkerSettings(work_dir=place.work_dir, stop_poll_s=2.0, threads=1, grace_s=5)
-    broker = RabbitBroker(place.amqp_url, "mvs@replica")
-    worker = StageWorker(
-        TARGET, "mvs", broker, DirectoryStore(place.store), settings, place.waits.stand_in() if place.waits is not None else None
-    )
+    broker = RabbitBroker(place.amqp_url, f"{place.stage}@replica")
+    stand_in = place.waits.stand_in(place.stage) if place.waits is not None else None
+    worker = StageWorker(SUBJECTS[place.stage].target, place.stage, broker, DirectoryStore(place.store), settings, stand_in)
     await broker.connect()
     await worker.start()
     print(READY, flush=True)

@@ -2,13 +2,11 @@
 
 import asyncio
 
-from services.mvs.stage import MvsStage
 from shared.contracts.manifest import StageReport
 from shared.contracts.split import PartPlan
 from shared.runtime.compute import Computed, ComputeTask, OnFinished, OnProgress, StageInfo
+from shared.runtime.stage import PartitionedStage
 from tests.benchmarks.scale.recording import Recorded
-
-STAGE = MvsStage()
 
 
 class StandIn:
@@ -17,12 +15,13 @@ class StandIn:
     `full_size`: files as large as the recorded ones; else of a byte, so that the machine's two cores do not carry the bytes of sixteen.
     """
 
-    def __init__(self, recorded: Recorded, stretch: float = 1.0, full_size: bool = False) -> None:
-        self._recorded, self._stretch, self._full_size = recorded, stretch, full_size
+    def __init__(self, stage: PartitionedStage, recorded: Recorded, stretch: float = 1.0, full_size: bool = False) -> None:
+        self._stage, self._recorded, self._stretch, self._full_size = stage, recorded, stretch, full_size
 
     async def describe(self) -> StageInfo:
-        """As mvs."""
-        return StageInfo(STAGE.name, STAGE.version, STAGE.needs, STAGE.rounds, STAGE.split_needs, STAGE.join_needs, STAGE.least_inputs)
+        """As the stage that it stands for."""
+        stage = self._stage
+        return StageInfo(stage.name, stage.version, stage.needs, stage.rounds, stage.split_needs, stage.join_needs, stage.least_inputs)
 
     async def run(self, task: ComputeTask, on_progress: OnProgress, on_finished: OnFinished) -> Computed:
         """Whatever is asked."""
