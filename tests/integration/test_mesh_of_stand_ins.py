@@ -21,10 +21,13 @@ from shared.storage import keys
 from shared.storage.minio import MinioStore
 from tests.integration.stand_in_process import HARD_LIMITS_S
 from tests.integration.stand_in_stages import line_of
+from tests.security.conftest import key_entry, write_tenants
 from tests.support.eventually import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+IN_FLIGHT = 4  # of one tenant at a time
+MANY, ONE = "mwk_tenant-with-many-jobs", "mwk_tenant-with-one-job"
 SOON_MS = 200  # what is tried again is back then
 
 
@@ -53,8 +56,11 @@ class StandInMesh(Mesh):
 def mesh() -> Iterator[StandInMesh]:
     folder = Path(tempfile.mkdtemp(prefix="meshwork-stand-ins-"))
     folder.chmod(0o755)  # PostgreSQL's own user must get through
+    tenants = {name: {"keys": [key_entry(key, "admin")]} for name, key in (("many", MANY), ("one", ONE))}
     environment = {
         "MESHWORK_ALLOWED_PRIVATE_NETWORKS": "127.0.0.1/32",
+        "MESHWORK_IN_FLIGHT": str(IN_FLIGHT),
+        "MESHWORK_TENANTS_FILE": str(write_tenants(folder / "tenants.yml", tenants)),
         "MESHWORK_MEMORY_CHECK_S": "0.1",
         "MESHWORK_THREADS": "1",
     }
@@ -96,6 +102,17 @@ class Caller:
 
     def model(self, job_id: str) -> str:
         return self.api.get(f"/jobs/{job_id}/artifacts/model.glb", follow_redirects=True).raise_for_status().text
+
+    def jobs(self, status: str) -> list[dict[str, Any]]:
+        """All that are so."""
+        found: list[dict[str, Any]] = []
+        asked = {"status": status, "limit": "100"}
+        while True:
+            page = self.api.get("/jobs", params=asked).raise_for_status().json()
+            found += page["jobs"]
+            if page["next_cursor"] is None:
+                return found
+            asked["cursor"] = page["next_cursor"]
 
 
 @pytest.fixture
@@ -160,3 +177,21 @@ async def test_a_job_retried_with_other_options_computes_what_they_change(caller
     assert reused == {**dict.fromkeys(("ingest", "segmentation", "sfm"), first), **dict.fromkeys(("mvs", "postprocess", "export"))}
     assert caller.model(first) == "".join(line_of(stage, {}) for stage in STAGES)
     assert caller.model(job["job_id"]) == "".join(line_of(stage, options.get(stage, {})) for stage in STAGES)
+
+
+def test_who_has_many_jobs_does_not_keep_others_waiting(mesh: StandInMesh) -> None:
+    """Two hundred of one tenant, then one of another, which ends while most of them wait; then an urgent one of the first tenant, which is
+    begun before all that wait but those that had been let in."""
+    many, one = Caller(mesh.api_url, MANY), Caller(mesh.api_url, ONE)
+    for _ in range(200):
+        many.submit()
+    assert one.ended(one.submit())["status"] == "completed"
+    assert len(many.jobs("queued")) > 100
+
+    urgent = many.submit(priority="high")
+    waited = [job["job_id"] for job in many.jobs("queued") if job["job_id"] != urgent]
+    begun = wait_until(lambda: many.job(urgent)["started_at"], 60, 0.1)
+
+    assert len(waited) > 100
+    begun_before = [job_id for job_id in waited if (moment := many.job(job_id)["started_at"]) is not None and moment < begun]
+    assert len(begun_before) <= IN_FLIGHT
