@@ -16,6 +16,9 @@ from shared.errors import DependencyUnavailable, Unroutable
 from shared.ports import Publication
 
 PUBLISH_DEADLINE_S = 30.0
+# A channel of RabbitMQ 3.x that learns late that its consumer's queue was deleted, and finds it there again, takes the consumer for
+# recovered: it tells nobody, and drops what is delivered from then on. Cancelled consumers declare the queue themselves after 0.5 s.
+REDECLARE_PAUSE_S = 1.0
 TRANSIENT_DEADLINE_S = 1.0  # progress: the next one comes within a second
 
 Redeclare = Callable[[AbstractConnection], Awaitable[None]]
@@ -67,6 +70,7 @@ class Publisher:
             await _send(await self._confirmed.get(), publication)
         except (PublishError, ChannelNotFoundEntity):
             # An operator may have removed a queue, a binding, an exchange: make it again, and only then call it a mistake.
+            await asyncio.sleep(REDECLARE_PAUSE_S)
             await self._redeclare(await self._link.connection())
             await _send(await self._confirmed.get(), publication)
 

@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,7 +20,6 @@ class Node:
     """A RabbitMQ node in a folder, configured as deployed and by `more` lines; with these `arguments` of Erlang in place of ours."""
 
     def __init__(self, folder: Path, more: str = "", arguments: str = "") -> None:
-        self.folder = folder
         self.port, self.management_port = free_port(), free_port()
         configuration = (FOLDER / "rabbitmq.conf").read_text().replace(LOADED_FROM, str(folder / "definitions.json"))
         ports = (
@@ -45,9 +44,15 @@ class Node:
         self.process = Process([str(FOLDER / "start.sh")], folder / "node.log", environment)
 
     def start(self) -> None:
-        """Returns when it takes connections."""
+        """Returns when it takes connections, and its console answers."""
         self.process.start()
-        self.process.wait_ready(lambda: answers(self.port) and answers(self.management_port))
+        self.process.wait_ready(lambda: answers(self.port) and self._console_answers())
+
+    def _console_answers(self) -> bool:
+        with suppress(OSError):
+            self.management.call("GET", "overview")
+            return True
+        return False
 
     @property
     def url(self) -> str:

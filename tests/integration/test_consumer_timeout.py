@@ -57,7 +57,8 @@ async def test_a_worker_outlives_the_consumer_timeout_and_the_loss_of_its_queue(
     await eventually(lambda: not is_running(timed_out), 30)
     await is_done_once(mesh, message)
     assert len(pids_in(tmp_path / "diary")) == 2
-    assert any("timed out" in log.read_text(errors="replace") for log in (node.folder / "log").glob("*.log"))
+    metrics = worker.ask("/metrics")
+    assert metrics is not None and 'settlement="lease_lost"' in metrics.text
 
     await asyncio.to_thread(node.management.call, "DELETE", "queues/meshwork/stage.ingest")
     again = a_message()

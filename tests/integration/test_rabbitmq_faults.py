@@ -109,6 +109,18 @@ async def test_a_consumer_that_the_broker_cancels_resumes(world: RabbitWorld, ra
     assert (inbox.bodies, subscription.active) == ([b"1", b"2"], True)
 
 
+async def test_an_idle_consumer_resumes_however_soon_its_queue_is_published_to(world: RabbitWorld, rabbitmq_server: BrokerServer) -> None:
+    """Publishing makes the queue again only after the broker has told its consumers; on 3.x it would forget one that hears it later."""
+    broker, publisher = await world.connect(), await world.connect("publisher")
+    inbox = Inbox()
+    await broker.subscribe(WORK_QUEUE, inbox, 1)
+    for number in range(4):
+        await manage(rabbitmq_server, "DELETE", f"queues/{quote(world.vhost)}/{WORK_QUEUE}")
+        await publisher.publish(work(b"%d" % number, message_id=str(number)))
+        await eventually(lambda number=number: len(inbox) == number + 1, 15)
+        await settlement.done(inbox.deliveries[number])
+
+
 @pytest.mark.parametrize("path", ["queues/{vhost}/stage.sfm", "exchanges/{vhost}/work"])
 async def test_a_part_of_the_topology_that_is_removed_is_made_again(world: RabbitWorld, rabbitmq_server: BrokerServer, path: str) -> None:
     """Publishing heals what an operator removed by accident, instead of failing jobs."""
