@@ -23,6 +23,7 @@ from tests.integration.stand_in_process import HARD_LIMITS_S
 from tests.integration.stand_in_stages import line_of
 from tests.security.conftest import key_entry, write_tenants
 from tests.support.eventually import wait_until
+from tests.support.log_secrets import secrets_in_logs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -195,3 +196,8 @@ def test_who_has_many_jobs_does_not_keep_others_waiting(mesh: StandInMesh) -> No
     assert len(waited) > 100
     begun_before = [job_id for job_id in waited if (moment := many.job(job_id)["started_at"]) is not None and moment < begun]
     assert len(begun_before) <= IN_FLIGHT
+
+
+def test_no_log_of_these_jobs_tells_a_secret(mesh: StandInMesh) -> None:
+    """Asked last: steps that failed, retries, links that were followed, further tenants' keys."""
+    assert secrets_in_logs(mesh.folder / "logs", {**mesh.secrets, "key of many": MANY, "key of one": ONE}) == []
