@@ -23,6 +23,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in long]
 
 
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether everything is wanted."""
+    return bool(request.config.getoption("--chaos") == "full")
+
+
 @pytest.fixture(scope="package")
 def mesh() -> Iterator[ChaosMesh]:
     folder = Path(tempfile.mkdtemp(prefix="meshwork-chaos-"))

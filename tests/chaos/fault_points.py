@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from shared.ports import Publication
@@ -37,8 +38,13 @@ PARTED = (
     "follows",
     "join.compute",
 )
-# The relay: lease rows, write request.json, publish, mark as sent; the tracker: manifests, rows, commit, ack; and an ending's webhook.
-GATEWAY = ("claim", "request", "stage.work", "mark", "manifest", "rows", "fold", "ack", "body", "webhook.work")
+# How a worker settles a task that fails: once, each time, for good.
+RETRY, DEAD, FAILED = "retry", "dead", "stage.failed"
+# The relay: lease rows, write request.json, publish, mark as sent; the tracker: receive, manifests, rows, commit, ack; an ending's webhook.
+GATEWAY = ("claim", "request", "stage.work", "mark", "receive", "manifest", "rows", "fold", "ack", "body", "webhook.work")
+# The relay at the end of a job: one that is cancelled or fails, one that is deleted.
+STOP = ("stop",)
+PURGE = ("purge", "deleted")
 WEBHOOKS = ("receive", "read", "call", "webhook.attempted", "retry", "ack")
 
 Method = Callable[..., Awaitable[Any]]
@@ -82,6 +88,18 @@ class FaultPoints:
 
         setattr(owner, name, wrapped)
 
+    def after_reading(self, module: ModuleType, name: str) -> None:
+        """Wraps what finds out what a delivery asks for: from there on it is received."""
+        original: Callable[..., Any] = getattr(module, name)
+
+        @functools.wraps(original)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            self.reached("after.receive")
+            return result
+
+        setattr(module, name, wrapped)
+
     def install(self) -> None:
         """Wraps what every service has: broker, store, child."""
         from shared.broker.delivery import RabbitDelivery
@@ -101,18 +119,26 @@ class FaultPoints:
         async def subscribed(broker: RabbitBroker, queue: str, handler: Method, prefetch: int) -> Any:
             async def received(delivery: Any) -> None:
                 self.reached("before.receive")
-                self.reached("after.receive")
                 await handler(delivery)
 
             return await subscribe(broker, queue, received, prefetch)
 
         RabbitBroker.subscribe = subscribed  # type: ignore[method-assign, assignment]
 
+    def install_in_worker(self) -> None:
+        """And what only a stage's worker has: its messages."""
+        from shared.runtime import worker
+
+        self.after_reading(worker, "read_message")
+
     def install_in_gateway(self) -> None:
-        """And what only the gateway has: rows."""
+        """And what only the gateway has: rows, and what they decided."""
         from gateway import tracker
+        from gateway.carrying_out import Carrier
         from gateway.database import outbox
 
+        self.after_reading(tracker, "read_fact")
+        self.around(Carrier, "_purge", lambda *args: "purge")
         self.around(outbox, "claim", lambda *args: "claim", only_if=bool)
         self.around(outbox, "mark_sent", lambda *args: "mark")
         self.around(tracker, "fold_facts", lambda *args: "rows")  # in the transaction
@@ -120,8 +146,10 @@ class FaultPoints:
 
     def install_in_webhooks(self) -> None:
         """And what only the webhooks service does: calls."""
+        from services.webhooks import consumer
         from shared.http.posting import GuardedPoster
 
+        self.after_reading(consumer, "read_message")
         self.around(GuardedPoster, "post", lambda *args: "call")
 
 

@@ -42,4 +42,4 @@ def computing(mesh: ChaosMesh, api: httpx.Client, hook: str, stage: str) -> Iter
     """A job that hangs in a stage. Its worker ends the child that hangs before the context does."""
     with hanging_in(mesh, api, hook, stage) as (job_id, child):
         yield job_id
-        wait_until(lambda: not is_running(child.pid), timeout_s=30)
+        wait_until(lambda: not is_running(child.pid), timeout_s=90)  # a gateway may be killed meanwhile

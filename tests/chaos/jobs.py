@@ -36,9 +36,9 @@ def patiently(api: httpx.Client, method: str, path: str, **arguments: Any) -> ht
         time.sleep(_PAUSE_S)
 
 
-def submit(api: httpx.Client, hook: str) -> str:
-    """A job's id, once it is accepted; the idempotency key makes the repeats harmless."""
-    body = {"image_urls": [f"http://127.0.0.1/{name}.jpg" for name in "abc"], "callback_url": hook}
+def submit(api: httpx.Client, hook: str, first: str = "a") -> str:
+    """A job's id, once it is accepted; the idempotency key makes the repeats harmless. `first`: the first photo, see stand_ins.py."""
+    body = {"image_urls": [f"http://127.0.0.1/{name}.jpg" for name in (first, "b", "c")], "callback_url": hook}
     answer = patiently(api, "POST", "/api/v1/reconstruct", json=body, headers={"Idempotency-Key": str(uuid.uuid4())})
     return str(answer.raise_for_status().json()["job_id"])
 
@@ -94,26 +94,26 @@ class Webhooks:
             self.calls[call.payload["job_id"]].append((call.webhook_id, call.payload["type"]))
 
 
-def faults_of(api: httpx.Client, job_id: str, webhooks: Webhooks) -> list[str]:
+def faults_of(api: httpx.Client, job_id: str, webhooks: Webhooks, ending: str = "completed") -> list[str]:
     """What is wrong with an ended job as its caller sees it: status, model, deliveries, calls."""
     job = patiently(api, "GET", f"/api/v1/jobs/{job_id}").json()
     deliveries = patiently(api, "GET", f"/api/v1/jobs/{job_id}/webhooks").json()["deliveries"]
-    faults = [f"status {job['status']}: {job['error']}"] if job["status"] != "completed" else []
-    if not faults:
+    faults = [f"status {job['status']}: {job['error']}"] if job["status"] != ending else []
+    if not faults and ending == "completed":
         model = patiently(api, "GET", f"/api/v1/jobs/{job_id}/artifacts/model.glb", follow_redirects=True)
         faults += [] if model.text == trail_after(job_id, STAGES[-1]) else [f"the model is {model.text[:80]!r}"]
-    if [(delivery["type"], delivery["status"]) for delivery in deliveries] != [("job.completed", "delivered")]:
+    if [(delivery["type"], delivery["status"]) for delivery in deliveries] != [(f"job.{ending}", "delivered")]:
         faults.append(f"deliveries {deliveries}")
     if {webhook_id for webhook_id, _ in webhooks.calls[job_id]} != {delivery["id"] for delivery in deliveries}:
         faults.append(f"calls {webhooks.calls[job_id]}")
     return [f"{job_id} {fault}" for fault in faults]
 
 
-def is_whole(api: httpx.Client, webhooks: Webhooks, job_id: str) -> None:
+def is_whole(api: httpx.Client, webhooks: Webhooks, job_id: str, ending: str = "completed") -> None:
     """Waits until the job has ended and told so, and everything about it is right."""
     wait_until(lambda: not unfinished(api, [job_id]), timeout_s=120, interval_s=0.2)
     wait_until(lambda: webhooks.collect() or webhooks.calls[job_id], timeout_s=60, interval_s=0.2)
-    wait_until(lambda: not faults_of(api, job_id, webhooks), timeout_s=60, interval_s=0.5)
+    wait_until(lambda: not faults_of(api, job_id, webhooks, ending), timeout_s=60, interval_s=0.5)
 
 
 def completes(api: httpx.Client, backend: CallerBackend, webhooks: Webhooks) -> None:
@@ -134,3 +134,8 @@ async def faults_in_store(store: MinioStore, job_id: str) -> list[str]:
         if [(link.round, link.part) for link in manifest.parts] != (PARTS if stage == Mvs.name else []):
             faults.append(f"{job_id} {stage} is joined of {manifest.parts}")
     return faults
+
+
+async def is_purged(store: MinioStore, job_id: str) -> bool:
+    """Whether nothing is left of a deleted job but its two marks."""
+    return sorted(await store.list(keys.job_prefix(job_id))) == sorted([keys.stop(job_id), keys.deleted(job_id)])

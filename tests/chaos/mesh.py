@@ -17,6 +17,7 @@ from tests.support.eventually import wait_until
 from tests.support.proxy import TcpProxy
 
 SERVERS = ("amqp", "postgres", "s3")
+SOON_MS = 1000
 
 
 class Proxies:
@@ -138,6 +139,17 @@ class ChaosMesh(Mesh):
             return False
         self.of(service)[index].process.kill()
         return True
+
+    @contextmanager
+    def back_soon(self, delay: str) -> Iterator[None]:
+        """What waits in this retry queue (`10s`, `1m`) comes back after a moment."""
+        management, path = self.rabbitmq.management, f"policies/{VHOST}/retry.{delay}"
+        usual = management.call("GET", path)
+        management.call("PUT", path, {**usual, "definition": {**usual["definition"], "message-ttl": SOON_MS}})
+        try:
+            yield
+        finally:
+            management.call("PUT", path, usual)
 
     async def parked(self) -> int:
         """Messages that were given up, counted by their queues: the management's figures are some seconds old."""

@@ -10,6 +10,7 @@ from shared.contracts.routing import STAGES
 from tests.chaos.fault_points import FOLDER_VARIABLE, FaultPoints
 
 NEXT_VARIABLE = "CHAOS_NEXT_VERSION"  # set: a worker of tomorrow, whose messages those of today cannot read
+RETRY_DELAYS_S = (10.0, 10.0)  # before a second and a third try; the product's minute would make tests of failures wait
 LEASE = timedelta(seconds=5)  # of outbox rows; the product's 90 s would make tests of killed gateways wait
 
 
@@ -21,8 +22,11 @@ def main() -> None:
     if os.environ.get(NEXT_VARIABLE):
         speak_the_next_version()
     if service in STAGES:
+        from shared.runtime import turn
         from shared.runtime.entrypoint import main as run_stage
 
+        points.install_in_worker()
+        turn.RETRY_DELAYS_S = RETRY_DELAYS_S
         run_stage(f"tests.chaos.stand_ins:{service.capitalize()}")
     elif service == "webhooks":
         from services.webhooks.process import main as run_webhooks

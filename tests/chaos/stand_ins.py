@@ -2,6 +2,9 @@
 
 A job's trail is a chain of sha256 over its id and the stages that it passed: whoever knows the id knows what must come out. One stage is
 divided into parts, in two rounds; each part has a trail of its own. `STAND_IN_PARTED=0`: none is, as in most jobs.
+
+A job whose first photo is called `sfm-fails-once.jpg` has sfm fail at its first try (`all-fails-once.jpg`: every stage), one with
+`sfm-fails-always.jpg` at every try, one with `sfm-fails-for-good.jpg` for a reason that no try changes.
 """
 
 import hashlib
@@ -15,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.contracts.manifest import StageReport
 from shared.contracts.routing import STAGES
+from shared.errors import PermanentError, TransientError
 from shared.runtime.stage import Part
 from shared.runtime.workspace import Workspace
 
@@ -71,9 +75,19 @@ class StandIn:
         return StageReport(summary={"stand_in": True})
 
     def check_inputs(self, workspace: Workspace) -> None:
-        """Of the stages before."""
+        """Of the stages before; where a failure is asked for, here it is."""
+        self.fail_if_asked(workspace)
         for stage in self.needs:
             check(workspace.inputs(stage), trail_after(workspace.request().job_id, stage))
+
+    def fail_if_asked(self, workspace: Workspace) -> None:
+        who, _, how = workspace.request().images[0].name.removesuffix(".jpg").partition("-fails-")
+        if not how or who not in {self.name, "all"}:
+            return
+        if how == "for-good":
+            raise PermanentError("NO_SURFACE")
+        if how == "always" or workspace.tries == 1:
+            raise TransientError("it was asked for")
 
     def write(self, workspace: Workspace, trail: str) -> None:
         """The payload goes up while the rest is still to come."""

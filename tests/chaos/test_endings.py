@@ -9,7 +9,7 @@ from shared.contracts.routing import HEADER_JOB, HEADER_STEP, STAGES
 from shared.storage import keys
 from shared.storage.minio import MinioStore
 from tests.chaos.hanging import computing
-from tests.chaos.jobs import Webhooks, completes, error_of, is_whole, patiently, submit, unfinished
+from tests.chaos.jobs import Webhooks, completes, error_of, is_purged, is_whole, patiently, submit, unfinished
 from tests.chaos.mesh import ChaosMesh
 from tests.support.eventually import eventually, wait_until
 
@@ -38,13 +38,9 @@ async def test_a_job_deleted_at_any_stage_leaves_two_marks(
     """Nothing but `stop` and `deleted` is left in the store, and no webhook comes."""
     with computing(mesh, api, f"{backend.url}/hook", stage) as job_id:
         assert patiently(api, "DELETE", f"/api/v1/jobs/{job_id}").status_code == 204
-
-        async def is_purged() -> bool:
-            return sorted(await store.list(keys.job_prefix(job_id))) == sorted([keys.stop(job_id), keys.deleted(job_id)])
-
-        await eventually(is_purged, 30, 0.2)
+        await eventually(lambda: is_purged(store, job_id), 30, 0.2)
     completes(api, backend, webhooks)  # the worker that was on it is free
-    assert await is_purged() and webhooks.calls[job_id] == []
+    assert await is_purged(store, job_id) and webhooks.calls[job_id] == []
     assert patiently(api, "GET", f"/api/v1/jobs/{job_id}").status_code == 404
 
 

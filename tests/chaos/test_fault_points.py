@@ -1,16 +1,21 @@
 """Every process is killed before and after everything that it does to the outside: the job completes, once."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import httpx
 import pytest
 
 from deploy.demo.receiver import CallerBackend
 from shared.contracts.routing import STAGES
+from shared.storage import keys
 from shared.storage.minio import MinioStore
-from tests.chaos.fault_points import GATEWAY, PARTED, WEBHOOKS, WORKER, both
-from tests.chaos.jobs import Webhooks, faults_in_store, faults_of, submit, unfinished
+from tests.chaos.fault_points import DEAD, FAILED, GATEWAY, PARTED, PURGE, RETRY, STOP, WEBHOOKS, WORKER, both
+from tests.chaos.hanging import computing
+from tests.chaos.jobs import Webhooks, completes, error_of, faults_in_store, is_purged, is_whole, patiently, submit, unfinished
 from tests.chaos.mesh import ChaosMesh
 from tests.chaos.stand_ins import Mvs
-from tests.support.eventually import wait_until
+from tests.support.eventually import eventually, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -23,6 +28,8 @@ QUICK = {
     WEBHOOKS: ("after.call", "after.webhook.attempted", "after.retry"),
 }
 POINTS_OF = {"worker_points": WORKER, "part_points": PARTED, "gateway_points": GATEWAY, "webhook_points": WEBHOOKS}
+STAGE = "sfm"  # of what is tried at one stage in a quick run
+AT_EACH_STAGE = [pytest.param(stage, marks=() if stage == STAGE else pytest.mark.full) for stage in STAGES]
 
 
 def groups(points: list[str]) -> list[tuple[str, ...]]:
@@ -36,29 +43,47 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(fixture, groups(both(points)) if full else [QUICK[points]], ids="+".join)
 
 
-async def check(mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks, expected: set[str]) -> None:
-    """One job runs into every armed point and comes back whole."""
-    before = len(mesh.killed())
-    job_id = submit(api, f"{backend.url}/hook")
-    wait_until(lambda: not unfinished(api, [job_id]) and not mesh.armed(), timeout_s=300, interval_s=0.3)
-    assert set(mesh.killed()[before:]) == expected
-    wait_until(lambda: webhooks.collect() or webhooks.calls[job_id], timeout_s=60, interval_s=0.2)
-    wait_until(lambda: not faults_of(api, job_id, webhooks), timeout_s=60, interval_s=0.5)
-    store = MinioStore(mesh.minio.endpoint, mesh.minio.access_key, mesh.minio.secret_key, "meshwork")
-    assert await faults_in_store(store, job_id) == []
-    await store.close()
+@dataclass(frozen=True)
+class Chaos:
+    """The mesh, its caller, and what the caller cannot see."""
+
+    mesh: ChaosMesh
+    api: httpx.Client
+    backend: CallerBackend
+    webhooks: Webhooks
+    store: MinioStore
+
+    def arm(self, service: str, points: Iterable[str]) -> set[str]:
+        """Each kills once; what `killed` then says."""
+        self.mesh.arm(service, *points)
+        return {f"{service} {point}" for point in points}
+
+    def ends(self, ending: str, expected: set[str], first: str = "a") -> str:
+        """One job runs into every armed point and ends as it must; its id."""
+        before = len(self.mesh.killed())
+        job_id = submit(self.api, f"{self.backend.url}/hook", first)
+        wait_until(lambda: not unfinished(self.api, [job_id]) and not self.mesh.armed(), timeout_s=300, interval_s=0.3)
+        assert set(self.mesh.killed()[before:]) == expected
+        is_whole(self.api, self.webhooks, job_id, ending)
+        return job_id
+
+    async def completes(self, expected: set[str], first: str = "a") -> None:
+        """The same, whole."""
+        job_id = self.ends("completed", expected, first)
+        assert await faults_in_store(self.store, job_id) == []
 
 
-async def test_a_worker_killed_at_any_point_costs_nothing(
-    mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks, worker_points: tuple[str, ...]
-) -> None:
+@pytest.fixture
+def chaos(mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks, store: MinioStore) -> Chaos:
+    return Chaos(mesh, api, backend, webhooks, store)
+
+
+async def test_a_worker_killed_at_any_point_costs_nothing(chaos: Chaos, worker_points: tuple[str, ...]) -> None:
     """At every stage: each step is committed once, the chain is one, the webhook has one id."""
     expected = set()
     for index, stage in enumerate(STAGES):
-        here = [point for point in worker_points if exists(point, index)]
-        mesh.arm(stage, *here)
-        expected |= {f"{stage} {point}" for point in here}
-    await check(mesh, api, backend, webhooks, expected)
+        expected |= chaos.arm(stage, [point for point in worker_points if exists(point, index)])
+    await chaos.completes(expected)
 
 
 def exists(point: str, index: int) -> bool:
@@ -70,26 +95,73 @@ def exists(point: str, index: int) -> bool:
     )
 
 
-async def test_a_worker_killed_amid_parts_costs_nothing(
-    mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks, part_points: tuple[str, ...]
-) -> None:
+async def test_a_worker_killed_amid_parts_costs_nothing(chaos: Chaos, part_points: tuple[str, ...]) -> None:
     """While it divides the step, does a part, brings on the next round, joins: every part is in the step once."""
-    mesh.arm(Mvs.name, *part_points)
-    await check(mesh, api, backend, webhooks, {f"{Mvs.name} {point}" for point in part_points})
+    await chaos.completes(chaos.arm(Mvs.name, part_points))
 
 
-async def test_a_gateway_killed_at_any_point_loses_no_job(
-    mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks, gateway_points: tuple[str, ...]
+async def test_a_worker_killed_while_it_puts_a_task_back_costs_nothing(chaos: Chaos, full: bool) -> None:
+    """Each task fails once (of a step that is divided, each share): it is tried again, and the job is whole."""
+    expected = set()
+    for stage in STAGES if full else (STAGE,):
+        expected |= chaos.arm(stage, both((RETRY,)) if full else (f"after.{RETRY}",))
+    with chaos.mesh.back_soon("10s"):
+        await chaos.completes(expected, "all-fails-once" if full else f"{STAGE}-fails-once")
+
+
+@pytest.mark.parametrize("stage", AT_EACH_STAGE)
+@pytest.mark.parametrize(("how", "point", "code"), [("always", DEAD, "INTERNAL"), ("for-good", FAILED, "NO_SURFACE")])
+async def test_a_worker_killed_while_it_tells_of_a_failure_fails_the_job_once(
+    chaos: Chaos, full: bool, stage: str, how: str, point: str, code: str
 ) -> None:
+    """A task that failed at every try, or for good: one ending with its reason, one webhook, and nobody works on it any more."""
+    expected = chaos.arm(stage, both((point,)) if full else (f"after.{point}",))
+    with chaos.mesh.back_soon("10s"):
+        job_id = chaos.ends("failed", expected, f"{stage}-fails-{how}")
+    error = error_of(chaos.api, job_id)
+    assert (error["code"], error["stage"]) == (code, stage)
+    await eventually(lambda: is_stopped(chaos, job_id, b"failed"), 60, 0.2)
+
+
+async def is_stopped(chaos: Chaos, job_id: str, why: bytes) -> bool:
+    """Whether workers are told to leave the job alone."""
+    key = keys.stop(job_id)
+    return await chaos.store.exists(key) and await chaos.store.get(key) == why
+
+
+async def test_a_gateway_killed_at_any_point_loses_no_job(chaos: Chaos, gateway_points: tuple[str, ...]) -> None:
     """While it leases, writes and publishes what rows decided, and while it folds what workers told."""
-    mesh.arm("gateway", *gateway_points)
-    await check(mesh, api, backend, webhooks, {f"gateway {point}" for point in gateway_points})
+    await chaos.completes(chaos.arm("gateway", gateway_points))
 
 
-async def test_webhooks_killed_at_any_point_call_again_with_the_same_id(
-    mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks, webhook_points: tuple[str, ...]
-) -> None:
+async def test_a_gateway_killed_while_it_stops_a_job_stops_it(chaos: Chaos, full: bool) -> None:
+    """Cancelled while a child hangs on it: its worker is told, and one webhook tells its owner."""
+    before = len(chaos.mesh.killed())
+    with computing(chaos.mesh, chaos.api, f"{chaos.backend.url}/hook", STAGE) as job_id:
+        expected = chaos.arm("gateway", both(STOP) if full else ("after.stop",))
+        patiently(chaos.api, "POST", f"/api/v1/jobs/{job_id}/cancel")
+        wait_until(lambda: not chaos.mesh.armed(), timeout_s=120, interval_s=0.2)
+    is_whole(chaos.api, chaos.webhooks, job_id, "cancelled")
+    await eventually(lambda: is_stopped(chaos, job_id, b"cancelled"), 60, 0.2)
+    completes(chaos.api, chaos.backend, chaos.webhooks)  # the worker that was on it is free
+    assert set(chaos.mesh.killed()[before:]) == expected
+
+
+async def test_a_gateway_killed_while_it_purges_a_job_leaves_two_marks(chaos: Chaos, full: bool) -> None:
+    """Deleted while a child hangs on it: nothing else is left, and no webhook comes."""
+    before = len(chaos.mesh.killed())
+    with computing(chaos.mesh, chaos.api, f"{chaos.backend.url}/hook", STAGE) as job_id:
+        expected = chaos.arm("gateway", both(PURGE) if full else ("after.deleted",))
+        patiently(chaos.api, "DELETE", f"/api/v1/jobs/{job_id}")
+        wait_until(lambda: not chaos.mesh.armed(), timeout_s=180, interval_s=0.2)
+        await eventually(lambda: is_purged(chaos.store, job_id), 60, 0.2)
+    completes(chaos.api, chaos.backend, chaos.webhooks)  # the worker that was on it is free
+    assert await is_purged(chaos.store, job_id)
+    assert chaos.webhooks.calls[job_id] == []
+    assert set(chaos.mesh.killed()[before:]) == expected
+
+
+async def test_webhooks_killed_at_any_point_call_again_with_the_same_id(chaos: Chaos, webhook_points: tuple[str, ...]) -> None:
     """Where a retry is to be met, the receiver fails until it was."""
-    backend.answers = iter([500] * PER_JOB if any(point.endswith("retry") for point in webhook_points) else [])
-    mesh.arm("webhooks", *webhook_points)
-    await check(mesh, api, backend, webhooks, {f"webhooks {point}" for point in webhook_points})
+    chaos.backend.answers = iter([500] * PER_JOB if any(point.endswith("retry") for point in webhook_points) else [])
+    await chaos.completes(chaos.arm("webhooks", webhook_points))

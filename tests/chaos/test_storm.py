@@ -33,14 +33,13 @@ async def test_a_storm_loses_nothing(
     backend: CallerBackend,
     webhooks: Webhooks,
     store: MinioStore,
-    request: pytest.FixtureRequest,
+    full: bool,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every accepted job completes with its own model; one webhook by id, delivered; each step committed once, all of one chain.
 
     No message is given up: a job that is whole could hide one.
     """
-    full = request.config.getoption("--chaos") == "full"
     parked = await mesh.parked()
     storm, events, job_ids, began = FULL if full else QUICK, Events(), [], time.monotonic()
     mesh.scale(Mvs.name, 2)  # who share its parts

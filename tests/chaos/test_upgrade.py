@@ -1,8 +1,5 @@
 """An upgrade while jobs run: two versions on the same queues for a while, then everything begun anew, one process after another."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import httpx
 import pytest
 
@@ -20,19 +17,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(900)]
 
 NEXT = {NEXT_VARIABLE: "1", "STAND_IN_VERSION": "stand-in of the next version"}
 SIDE_BY_SIDE = 20  # jobs
-SOON_MS = 2000  # what an older worker cannot read is back then, not after a minute
-
-
-@contextmanager
-def put_back_for_a_moment(mesh: ChaosMesh) -> Iterator[None]:
-    """Messages of a newer version come back soon."""
-    management, path = mesh.rabbitmq.management, "policies/meshwork/retry.1m"
-    usual = management.call("GET", path)
-    management.call("PUT", path, {**usual, "definition": {**usual["definition"], "message-ttl": SOON_MS}})
-    try:
-        yield
-    finally:
-        management.call("PUT", path, usual)
 
 
 def times_put_back(mesh: ChaosMesh) -> int:
@@ -58,7 +42,7 @@ async def test_an_upgrade_under_load_loses_nothing(
     parked = await mesh.parked()
     old = [replica for stage in STAGES for replica in mesh.of(stage)]
     with under_load(api, f"{backend.url}/hook") as job_ids:
-        with put_back_for_a_moment(mesh):
+        with mesh.back_soon("1m"):  # what an older worker cannot read
             for stage in STAGES:
                 mesh.add(stage, **NEXT)
             wait_until(mesh.is_ready, timeout_s=120, interval_s=0.5)
