@@ -73,6 +73,12 @@ def status_of(api: httpx.Client, job_id: str, stage: str) -> str:
     return str(next(step["status"] for step in stages if step["name"] == stage))
 
 
+def attempts_of(api: httpx.Client, job_id: str, stage: str) -> int:
+    """Counted tries of a job's stage."""
+    stages = patiently(api, "GET", f"/api/v1/jobs/{job_id}").json()["stages"]
+    return int(next(step["attempts"] for step in stages if step["name"] == stage))
+
+
 def error_of(api: httpx.Client, job_id: str) -> dict[str, Any]:
     """Why the job failed, once it has."""
     wait_until(lambda: not unfinished(api, [job_id]), timeout_s=120, interval_s=0.2)

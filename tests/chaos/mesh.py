@@ -3,11 +3,13 @@
 import asyncio
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import httpx
 
 from deploy.native.mesh import DATABASE, VHOST, Mesh, Ports, Replica
 from shared.broker.rabbitmq import RabbitBroker
@@ -21,12 +23,17 @@ SOON_MS = 1000
 
 
 class Proxies:
-    """One TcpProxy per server, on an event loop of their own. `with Proxies(ports) as proxies: proxies.do("amqp", "cut")`."""
+    """One TcpProxy per port, on an event loop of their own. `with Proxies.of(ports) as proxies: proxies.do("amqp", "cut")`."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Mapping[str, int]) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._proxies = {name: TcpProxy("127.0.0.1", getattr(ports, name)) for name in SERVERS}
+        self._proxies = {name: TcpProxy("127.0.0.1", port) for name, port in ports.items()}
+
+    @classmethod
+    def of(cls, ports: Ports) -> Self:
+        """Before each server."""
+        return cls({name: getattr(ports, name) for name in SERVERS})
 
     def __enter__(self) -> Self:
         self.open()
@@ -49,7 +56,7 @@ class Proxies:
         self._thread.join(10)
 
     def port(self, server: str) -> int:
-        """Where the server is reached through its proxy."""
+        """Where it is reached through its proxy."""
         return self._proxies[server].port
 
     def do(self, server: str, action: str) -> None:
@@ -61,6 +68,12 @@ class Proxies:
             self._loop.call_soon_threadsafe(getattr(proxy, action))
 
 
+def lacks(replica: Replica) -> list[str]:
+    """What a worker says that it waits for."""
+    answer = httpx.get(f"http://127.0.0.1:{replica.health_port}/readyz", timeout=5)
+    return [name for name, state in answer.json()["dependencies"].items() if state != "ok"]
+
+
 class ChaosMesh(Mesh):
     """Every process is started by tests.chaos.process and reaches its servers through `proxies`."""
 
@@ -68,7 +81,7 @@ class ChaosMesh(Mesh):
         ports = Ports()
         self.faults = folder / "faults"
         self.faults.mkdir(parents=True)
-        self.proxies = Proxies(ports)
+        self.proxies = Proxies.of(ports)
         settings = {FOLDER_VARIABLE: str(self.faults), "MESHWORK_ALLOWED_PRIVATE_NETWORKS": "127.0.0.1/32", "MESHWORK_IN_FLIGHT": "64"}
         super().__init__(folder, ports, settings)
         self.proxies.open()

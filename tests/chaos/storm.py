@@ -11,7 +11,7 @@ import httpx
 
 from shared.contracts.routing import STAGES
 from tests.chaos.jobs import patiently, submit
-from tests.chaos.mesh import SERVERS, ChaosMesh
+from tests.chaos.mesh import SERVERS, ChaosMesh, Proxies
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Storm:
     store_away_s: float
     database_away_s: float
     cuts: int
+    receiver_cuts: int
     seconds: float
     seed: int = 0
 
@@ -33,11 +34,20 @@ class Storm:
     def events(self) -> int:
         """How often something is done to the mesh."""
         kills = self.worker_kills + self.webhook_kills + self.gateway_kills
-        return kills + self.broker_restarts + self.cuts + 2
+        return kills + self.broker_restarts + self.cuts + self.receiver_cuts + 2
 
 
 QUICK = Storm(
-    jobs=40, worker_kills=12, webhook_kills=2, gateway_kills=2, broker_restarts=1, store_away_s=5, database_away_s=5, cuts=6, seconds=30
+    jobs=40,
+    worker_kills=12,
+    webhook_kills=2,
+    gateway_kills=2,
+    broker_restarts=1,
+    store_away_s=5,
+    database_away_s=5,
+    cuts=6,
+    receiver_cuts=2,
+    seconds=30,
 )
 FULL = Storm(
     jobs=1000,
@@ -48,6 +58,7 @@ FULL = Storm(
     store_away_s=60,
     database_away_s=30,
     cuts=60,
+    receiver_cuts=20,
     seconds=500,
 )
 
@@ -78,16 +89,16 @@ def send_jobs(api: httpx.Client, hook: str, storm: Storm, job_ids: list[str]) ->
         job_ids.append(submit(api, hook))
 
 
-def rage(mesh: ChaosMesh, api: httpx.Client, storm: Storm, events: Events) -> None:
-    """Carries out the plan: kills evenly spread, everything else at moments drawn from the seed."""
-    for pause_s, what, action in _plan(mesh, storm):
+def rage(mesh: ChaosMesh, receiver: Proxies, api: httpx.Client, storm: Storm, events: Events) -> None:
+    """Carries out the plan, everything at moments drawn from the seed. `receiver`: the way to the caller's backend."""
+    for pause_s, what, action in _plan(mesh, receiver, storm):
         time.sleep(pause_s)
         if action():
             events.counts[what] += 1
         patiently(api, "GET", "/livez")  # nobody learns anything from a gateway that never comes up
 
 
-def _plan(mesh: ChaosMesh, storm: Storm) -> list[tuple[float, str, Callable[[], bool]]]:
+def _plan(mesh: ChaosMesh, receiver: Proxies, storm: Storm) -> list[tuple[float, str, Callable[[], bool]]]:
     draw = random.Random(storm.seed)
     away: set[str] = set()
     moments: list[tuple[float, str, Callable[[], bool]]] = []
@@ -99,8 +110,10 @@ def _plan(mesh: ChaosMesh, storm: Storm) -> list[tuple[float, str, Callable[[], 
     spread(storm.webhook_kills, "webhook services killed (SIGKILL)", lambda: _kill(mesh, "webhooks"))
     spread(storm.gateway_kills, "gateways killed (SIGKILL)", lambda: _kill(mesh, "gateway"))
     spread(storm.broker_restarts, "RabbitMQ killed and restarted", lambda: _crash(mesh))
+    hurt, of_servers, of_receiver = "cut, refused, stalled, slowed or half-closed", mesh.proxies, receiver
+    spread(storm.cuts, f"connections to servers {hurt}", lambda: _hurt(of_servers, draw.choice(SERVERS), draw.choice(HURTS), away))
     spread(
-        storm.cuts, "connections cut, stalled, slowed or half-closed", lambda: _hurt(mesh, draw.choice(SERVERS), draw.choice(HURTS), away)
+        storm.receiver_cuts, f"connections to the webhooks' receiver {hurt}", lambda: _hurt(of_receiver, RECEIVER, draw.choice(HURTS), away)
     )
     spread(1, f"MinIO away for {storm.store_away_s:.0f} s", lambda: _away(mesh, "s3", storm.store_away_s, away))
     spread(1, f"PostgreSQL away for {storm.database_away_s:.0f} s", lambda: _away(mesh, "postgres", storm.database_away_s, away))
@@ -110,6 +123,7 @@ def _plan(mesh: ChaosMesh, storm: Storm) -> list[tuple[float, str, Callable[[], 
 
 
 HURTS = (("cut", ""), ("half_close", ""), ("stall", "resume"), ("slow", "fast"), ("refuse", "accept"))
+RECEIVER = "receiver"
 _HURT_S = 3.0
 _AWAY_AT_MOST_S = 120.0
 
@@ -134,16 +148,16 @@ def _crash(mesh: ChaosMesh) -> Callable[[], bool]:
     return action
 
 
-def _hurt(mesh: ChaosMesh, server: str, hurt: tuple[str, str], away: set[str]) -> Callable[[], bool]:
+def _hurt(proxies: Proxies, server: str, hurt: tuple[str, str], away: set[str]) -> Callable[[], bool]:
     def action() -> bool:
         there = next(name for name in (server, *SERVERS) if name not in away)
-        mesh.proxies.do(there, hurt[0])
+        proxies.do(there, hurt[0])
         threading.Timer(_HURT_S, end, (there,)).start()
         return True
 
     def end(there: str) -> None:
         if hurt[1] and not (hurt[1] == "accept" and there in away):  # a server that went away meanwhile stays away
-            mesh.proxies.do(there, hurt[1])
+            proxies.do(there, hurt[1])
 
     return action
 

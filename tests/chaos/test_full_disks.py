@@ -12,8 +12,8 @@ from deploy.native.mesh import Replica
 from shared.errors import DependencyUnavailable
 from shared.storage.minio import MinioStore
 from tests.chaos.hanging import hanging_in
-from tests.chaos.jobs import Webhooks, faults_in_store, is_whole, patiently, status_of, submit
-from tests.chaos.mesh import ChaosMesh
+from tests.chaos.jobs import Webhooks, attempts_of, faults_in_store, is_whole, patiently, status_of, submit
+from tests.chaos.mesh import ChaosMesh, lacks
 from tests.support.eventually import eventually, wait_until
 from tests.support.small_disk import SmallDisk, small_disk
 
@@ -35,18 +35,6 @@ def working_on(mesh: ChaosMesh, folder: Path) -> Iterator[Replica]:
         mesh.renew(STAGE)
 
 
-def lacks(replica: Replica) -> list[str]:
-    """What a worker says that it waits for."""
-    answer = httpx.get(f"http://127.0.0.1:{replica.health_port}/readyz", timeout=5)
-    return [name for name, state in answer.json()["dependencies"].items() if state != "ok"]
-
-
-def attempts_of(api: httpx.Client, job_id: str) -> int:
-    """Counted tries of the stage."""
-    stages = patiently(api, "GET", f"/api/v1/jobs/{job_id}").json()["stages"]
-    return int(next(step["attempts"] for step in stages if step["name"] == STAGE))
-
-
 async def test_a_workers_full_disk_is_waited_for(
     mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks, store: MinioStore, tmp_path: Path
 ) -> None:
@@ -66,7 +54,7 @@ async def test_a_workers_full_disk_is_waited_for(
         disk.empty()
         is_whole(api, webhooks, interrupted)
 
-    assert (attempts_of(api, waiting), attempts_of(api, interrupted)) == (1, 2)
+    assert (attempts_of(api, waiting, STAGE), attempts_of(api, interrupted, STAGE)) == (1, 2)
     assert await faults_in_store(store, waiting) + await faults_in_store(store, interrupted) == []
 
 
@@ -108,7 +96,7 @@ async def test_a_full_store_is_waited_for(
             is_whole(api, webhooks, job_id)
             assert await faults_in_store(store, job_id) == []
     assert statuses == ["processing", "queued"]
-    assert attempts_of(api, computed) == 1
+    assert attempts_of(api, computed, STAGE) == 1
 
 
 async def test_a_broker_without_room_is_waited_for(
@@ -130,4 +118,4 @@ async def test_a_broker_without_room_is_waited_for(
         is_whole(api, webhooks, job_id)
         assert await faults_in_store(store, job_id) == []
     assert statuses == ["processing", "queued"]
-    assert attempts_of(api, computed) == 1
+    assert attempts_of(api, computed, STAGE) == 1

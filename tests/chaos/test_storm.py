@@ -6,9 +6,10 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -18,19 +19,26 @@ from deploy.native.mesh import ROOT
 from shared.storage.minio import MinioStore
 from shared.thread_count import allowed_cores
 from tests.chaos.jobs import Webhooks, faults_in_store, faults_of, patiently, unfinished
-from tests.chaos.mesh import ChaosMesh
+from tests.chaos.mesh import ChaosMesh, Proxies
 from tests.chaos.stand_ins import Mvs
-from tests.chaos.storm import FULL, QUICK, Events, rage, send_jobs
+from tests.chaos.storm import FULL, QUICK, RECEIVER, Events, rage, send_jobs
 from tests.support.eventually import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
+@pytest.fixture
+def receiver(backend: CallerBackend) -> Iterator[Proxies]:
+    """The way to the caller's backend."""
+    with Proxies({RECEIVER: urlsplit(backend.url).port or 0}) as proxies:
+        yield proxies
+
+
 async def test_a_storm_loses_nothing(
     mesh: ChaosMesh,
     api: httpx.Client,
-    backend: CallerBackend,
+    receiver: Proxies,
     webhooks: Webhooks,
     store: MinioStore,
     full: bool,
@@ -43,9 +51,10 @@ async def test_a_storm_loses_nothing(
     parked = await mesh.parked()
     storm, events, job_ids, began = FULL if full else QUICK, Events(), [], time.monotonic()
     mesh.scale(Mvs.name, 2)  # who share its parts
-    sender = threading.Thread(target=send_jobs, args=(api, f"{backend.url}/hook", storm, job_ids), daemon=True)
+    hook = f"http://127.0.0.1:{receiver.port(RECEIVER)}/hook"
+    sender = threading.Thread(target=send_jobs, args=(api, hook, storm, job_ids), daemon=True)
     sender.start()
-    rage(mesh, api, storm, events)
+    rage(mesh, receiver, api, storm, events)
     wait_until(lambda: not sender.is_alive(), timeout_s=storm.seconds + 300, interval_s=1)
 
     _until_none_is_left(lambda left: unfinished(api, left), job_ids, timeout_s=storm.seconds + 300)

@@ -11,13 +11,14 @@ import httpx
 import pytest
 
 from deploy.demo.receiver import CallerBackend
+from deploy.native.mesh import Replica
 from shared.contracts.routing import STAGES
 from shared.errors import ObjectMissing
 from shared.storage import keys
 from shared.storage.minio import MinioStore
 from tests.chaos.hanging import hanging_child, hanging_in
-from tests.chaos.jobs import Webhooks, completes, faults_in_store, is_whole, patiently, status_of, submit
-from tests.chaos.mesh import ChaosMesh, Proxies
+from tests.chaos.jobs import Webhooks, attempts_of, completes, faults_in_store, is_whole, patiently, status_of, submit
+from tests.chaos.mesh import ChaosMesh, Proxies, lacks
 from tests.support.eventually import eventually, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -27,13 +28,13 @@ OF_EACH_ENDING = 3
 
 
 @contextmanager
-def only_worker_behind(mesh: ChaosMesh, proxies: Proxies) -> Iterator[None]:
+def only_worker_behind(mesh: ChaosMesh, proxies: Proxies) -> Iterator[Replica]:
     """The stage has one worker, which reaches its servers through proxies of its own."""
     mesh.scale(STAGE, 0)
     only = mesh.add(STAGE, **mesh.through(proxies))
     wait_until(only.is_ready, timeout_s=60, interval_s=0.2)
     try:
-        yield
+        yield only
     finally:
         mesh.renew(STAGE)
 
@@ -76,7 +77,7 @@ async def test_two_workers_on_one_task_commit_once(
 ) -> None:
     """A worker that the proxy cuts off computes on beside the one that took over: both finish, the manifest of the first stays."""
     hook = f"{backend.url}/hook"
-    with Proxies(mesh.ports) as proxies, only_worker_behind(mesh, proxies), hanging_in(mesh, api, hook, STAGE) as (job_id, child):
+    with Proxies.of(mesh.ports) as proxies, only_worker_behind(mesh, proxies), hanging_in(mesh, api, hook, STAGE) as (job_id, child):
         step = Step(store, job_id)
         of_cut_off = wait_until(lambda: consumers(mesh), timeout_s=30, interval_s=0.5)
         proxies.do("amqp", "stall")
@@ -100,6 +101,23 @@ async def test_two_workers_on_one_task_commit_once(
 
 async def has_finished(step: Step, attempts: int) -> bool:
     return await step.attempts() == attempts
+
+
+async def test_a_worker_cut_off_from_the_store_alone_keeps_its_task(
+    mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks, store: MinioStore
+) -> None:
+    """It says what it lacks and holds what it computed, while another worker does what comes; then it goes on, uncounted."""
+    with Proxies.of(mesh.ports) as proxies, only_worker_behind(mesh, proxies) as worker:
+        with hanging_in(mesh, api, f"{backend.url}/hook", STAGE) as (held, _):
+            proxies.do("s3", "refuse")
+        wait_until(lambda: lacks(worker) == ["store"], timeout_s=60, interval_s=0.2)
+        mesh.add(STAGE)
+        completes(api, backend, webhooks)
+        assert status_of(api, held, STAGE) == "processing"
+        proxies.do("s3", "accept")
+        is_whole(api, webhooks, held)
+    assert (attempts_of(api, held, STAGE), await Step(store, held).attempts()) == (1, 1)
+    assert await faults_in_store(store, held) == []
 
 
 def test_a_job_that_ends_while_it_is_cancelled_ends_once(
