@@ -19,6 +19,7 @@ from shared.runtime.telling import STAGE_MESSAGE
 from shared.storage import keys
 
 FOLDER_VARIABLE = "CHAOS_FAULTS"
+HANG = "hang"  # armed like a point: the stage's child hangs at its next part
 COMPUTE = {"run": "compute", "split": "split.compute", "run_part": "part.compute", "join": "join.compute"}  # by what the child is asked
 
 # A worker's loop, in the order of the loop.

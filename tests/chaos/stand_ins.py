@@ -9,6 +9,7 @@ A job whose first photo is called `sfm-fails-once.jpg` has sfm fail at its first
 
 import hashlib
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from shared.contracts.routing import STAGES
 from shared.errors import PermanentError, TransientError
 from shared.runtime.stage import Part
 from shared.runtime.workspace import Workspace
+from tests.chaos.fault_points import FOLDER_VARIABLE, HANG
 
 PAYLOAD_BYTES = int(os.environ.get("STAND_IN_PAYLOAD_BYTES", "65536"))
 PARTED = os.environ.get("STAND_IN_PARTED", "1") != "0"
@@ -50,6 +52,15 @@ def check(folder: Path, trail: str) -> None:
     """Raises ValueError unless the folder has this trail, and its payload."""
     if (folder / "trail.txt").read_text() != trail or (folder / "payload.bin").read_bytes() != payload_of(trail):
         raise ValueError(f"{folder.name} handed on something else than it made")
+
+
+def hang_if_asked(stage: str) -> None:
+    """Stops this process (SIGSTOP), once, where a test armed it: until it is resumed or killed."""
+    try:
+        (Path(os.environ[FOLDER_VARIABLE]) / stage / HANG).unlink()
+    except (KeyError, FileNotFoundError):
+        return
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class AnyParams(BaseModel):
@@ -129,6 +140,7 @@ class Mvs(StandIn):
         return ROUNDS[round]
 
     def run_part(self, workspace: Workspace, params: BaseModel, round: str, part: str) -> None:
+        hang_if_asked(self.name)
         self.check_inputs(workspace)
         if round == "second":
             (plan,) = (plan for plan in ROUNDS[round] if plan.name == part)

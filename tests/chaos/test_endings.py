@@ -8,7 +8,7 @@ from shared.contracts.manifest import Manifest
 from shared.contracts.routing import HEADER_JOB, HEADER_STEP, STAGES
 from shared.storage import keys
 from shared.storage.minio import MinioStore
-from tests.chaos.hanging import computing
+from tests.chaos.hanging import PART, computing
 from tests.chaos.jobs import Webhooks, completes, error_of, is_purged, is_whole, patiently, submit, unfinished
 from tests.chaos.mesh import ChaosMesh
 from tests.support.eventually import eventually, wait_until
@@ -16,7 +16,7 @@ from tests.support.eventually import eventually, wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", (*STAGES, pytest.param(PART, marks=pytest.mark.full)))
 def test_a_job_cancelled_at_any_stage_ends_once(
     mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks, stage: str
 ) -> None:
@@ -31,7 +31,7 @@ def test_a_job_cancelled_at_any_stage_ends_once(
     assert patiently(api, "POST", f"/api/v1/jobs/{job_id}/cancel").json()["code"] == "JOB_FINISHED"
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", (*STAGES, pytest.param(PART, marks=pytest.mark.full)))
 async def test_a_job_deleted_at_any_stage_leaves_two_marks(
     mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks, store: MinioStore, stage: str
 ) -> None:

@@ -16,9 +16,10 @@ from shared.contracts.routing import STAGES
 from shared.errors import ObjectMissing
 from shared.storage import keys
 from shared.storage.minio import MinioStore
-from tests.chaos.hanging import hanging_child, hanging_in
+from tests.chaos.hanging import PART, hanging_child, hanging_in
 from tests.chaos.jobs import Webhooks, attempts_of, completes, faults_in_store, is_whole, patiently, status_of, submit
 from tests.chaos.mesh import ChaosMesh, Proxies, lacks
+from tests.chaos.stand_ins import Mvs
 from tests.support.eventually import eventually, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -28,23 +29,23 @@ OF_EACH_ENDING = 3
 
 
 @contextmanager
-def only_worker_behind(mesh: ChaosMesh, proxies: Proxies) -> Iterator[Replica]:
+def only_worker_behind(mesh: ChaosMesh, proxies: Proxies, stage: str = STAGE) -> Iterator[Replica]:
     """The stage has one worker, which reaches its servers through proxies of its own."""
-    mesh.scale(STAGE, 0)
-    only = mesh.add(STAGE, **mesh.through(proxies))
+    mesh.scale(stage, 0)
+    only = mesh.add(stage, **mesh.through(proxies))
     wait_until(only.is_ready, timeout_s=60, interval_s=0.2)
     try:
         yield only
     finally:
-        mesh.renew(STAGE)
+        mesh.renew(stage)
 
 
 class Step:
     """What the store has of the stage's step of a job."""
 
-    def __init__(self, store: MinioStore, job_id: str) -> None:
+    def __init__(self, store: MinioStore, job_id: str, stage: str = STAGE) -> None:
         self._store = store
-        self._key = (job_id, STAGES.index(STAGE), STAGE)
+        self._key = (job_id, STAGES.index(stage), stage)
 
     async def manifest(self) -> bytes:
         """The one that decides; empty until there is one."""
@@ -59,16 +60,16 @@ class Step:
         return sum(key.endswith("/manifest.json") for key in await self._store.list(keys.step_prefix(*self._key)) if key != own)
 
 
-def consumers(mesh: ChaosMesh) -> list[str]:
+def consumers(mesh: ChaosMesh, stage: str = STAGE) -> list[str]:
     """The broker's names of the connections that the stage's workers consume on."""
-    name = f"{STAGE}@{socket.gethostname()}#consume"
+    name = f"{stage}@{socket.gethostname()}#consume"
     connections = mesh.rabbitmq.management.call("GET", "connections")
     return [str(connection["name"]) for connection in connections if connection.get("user_provided_name") == name]
 
 
-def workspaces(mesh: ChaosMesh) -> int:
+def workspaces(mesh: ChaosMesh, stage: str = STAGE) -> int:
     """How many workers of the stage are at a task now."""
-    return len(list(mesh.folder.glob(f"work/meshwork-work-{STAGE}-*/*/steps.json")))
+    return len(list(mesh.folder.glob(f"work/meshwork-work-{stage}-*/*/steps.json")))
 
 
 @pytest.mark.parametrize("first", ["the one cut off", pytest.param("the one that took over", marks=pytest.mark.full)])
@@ -96,6 +97,31 @@ async def test_two_workers_on_one_task_commit_once(
     is_whole(api, webhooks, job_id)
     assert [kind for _, kind in webhooks.calls[job_id]] == ["job.completed"]
     assert (await step.manifest(), await step.attempts()) == (manifest, 2)
+    assert await faults_in_store(store, job_id) == []
+
+
+@pytest.mark.full
+async def test_a_part_that_comes_too_late_changes_nothing(
+    mesh: ChaosMesh, api: httpx.Client, backend: CallerBackend, webhooks: Webhooks, store: MinioStore
+) -> None:
+    """A worker cut off from the broker hangs on a part; another makes the whole step meanwhile, which stays as it is."""
+    stage, hook = Mvs.name, f"{backend.url}/hook"
+    with Proxies.of(mesh.ports) as proxies, only_worker_behind(mesh, proxies, stage), hanging_in(mesh, api, hook, PART) as (job_id, child):
+        step = Step(store, job_id, stage)
+        of_cut_off = wait_until(lambda: consumers(mesh, stage), timeout_s=30, interval_s=0.5)
+        proxies.do("amqp", "stall")
+        mesh.add(stage)
+        for name in of_cut_off:
+            mesh.rabbitmq.management.call("DELETE", f"connections/{quote(name)}")
+        is_whole(api, webhooks, job_id)
+        manifest = await step.manifest()
+        assert workspaces(mesh, stage) == 1  # of the one cut off
+        child.resume()
+        wait_until(lambda: workspaces(mesh, stage) == 0, timeout_s=60, interval_s=0.1)
+        proxies.do("amqp", "resume")
+    completes(api, backend, webhooks)  # behind whatever was published twice
+    is_whole(api, webhooks, job_id)
+    assert (await step.manifest(), await step.attempts()) == (manifest, 1)
     assert await faults_in_store(store, job_id) == []
 
 
