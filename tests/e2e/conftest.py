@@ -31,6 +31,7 @@ def mesh() -> Iterator[Mesh]:
         if kept := os.environ.get("MESHWORK_TEST_LOGS"):
             shutil.copytree(folder / "mesh" / "logs", kept, dirs_exist_ok=True)
         mesh.destroy()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="package")
