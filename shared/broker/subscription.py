@@ -11,12 +11,14 @@ from loguru import logger
 
 from shared.broker.consuming import Lease, Turns
 from shared.broker.delivery import RabbitDelivery
-from shared.broker.link import Link
+from shared.broker.link import Link, is_blocked
 from shared.ports import Handler
 
 OPEN_TIMEOUT_S = 20.0
 CLOSE_TIMEOUT_S = 5.0
 PAUSE_S = 0.5  # before a consumer that ended is made again
+# A channel of RabbitMQ 3.x whose consumer's queue is deleted and made again at once drops all that is delivered, and tells nobody.
+RENEW_S = 60.0  # after which a consumer that got nothing is made anew
 
 
 class Consumer:
@@ -30,6 +32,7 @@ class Consumer:
         self._channel: AbstractChannel | None = None
         self._tag = ""
         self._held = 0
+        self._received = 0
         self._stopping = False
 
     async def open(self, connection: AbstractConnection, prefetch: int) -> None:
@@ -42,6 +45,29 @@ class Consumer:
             underlay.on_consumer_cancel_callbacks.add(self._end)
             queue = await self._channel.get_queue(self._queue, ensure=False)
             self._tag = await queue.consume(self._receive)
+
+    async def idles(self) -> bool:
+        """True once it has held and got nothing for RENEW_S; False once it has finished."""
+        while True:
+            received = self._received
+            try:
+                async with asyncio.timeout(RENEW_S):
+                    await self.finished.wait()
+                return False
+            except TimeoutError:
+                if self._held == 0 and self._received == received and not self._stopping:
+                    return True
+
+    async def withdraw(self) -> bool:
+        """Takes nothing more, and holds nothing: another may take its place. False where something came meanwhile: it goes on."""
+        assert self._channel is not None
+        async with asyncio.timeout(OPEN_TIMEOUT_S):
+            queue = await self._channel.get_queue(self._queue, ensure=False)
+            await queue.cancel(self._tag)
+            if self._held == 0:
+                return True
+            self._tag = await queue.consume(self._receive)
+            return False
 
     async def stop(self) -> None:
         """Takes nothing more."""
@@ -66,6 +92,7 @@ class Consumer:
         if self._stopping:
             return
         self._held += 1
+        self._received += 1
         self._turns.take(RabbitDelivery(self._queue, message, self.lease, self._settled))
 
     def _settled(self) -> None:
@@ -137,15 +164,27 @@ class RabbitSubscription:
                 await asyncio.sleep(PAUSE_S)
 
     async def _live(self, connection: AbstractConnection) -> None:
-        consumer = Consumer(self._queue, self._turns)
+        """Until its consumer ends. One that idles is replaced, it may be forgotten; not where the broker hears nothing from us."""
+        consumer: Consumer | None = None
         try:
-            await consumer.open(connection, self._prefetch)
-            self._consumer = consumer
-            self._started.set()
-            if self._cancelled:
-                await consumer.stop()
-            await consumer.finished.wait()
+            while consumer is None or await consumer.idles():
+                if consumer is not None and (await is_blocked(connection) or not await consumer.withdraw()):
+                    continue
+                idle, consumer = consumer, Consumer(self._queue, self._turns)
+                try:
+                    await self._open(consumer, connection)
+                finally:
+                    if idle is not None:
+                        await idle.close()
             if not self._cancelled:
                 logger.warning("a consumer ended; it will be made again", queue=self._queue)
         finally:
-            await consumer.close()
+            if consumer is not None:
+                await consumer.close()
+
+    async def _open(self, consumer: Consumer, connection: AbstractConnection) -> None:
+        await consumer.open(connection, self._prefetch)
+        self._consumer = consumer
+        self._started.set()
+        if self._cancelled:
+            await consumer.stop()

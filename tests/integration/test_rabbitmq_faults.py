@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from loguru import logger
 
-from shared.broker import publishing, settlement
+from shared.broker import publishing, settlement, subscription
 from shared.errors import DependencyUnavailable
 from shared.ports import Publication
 from tests.support.brokers import Inbox, RabbitWorld, rabbit_world, work
@@ -96,7 +96,7 @@ async def test_a_consumer_that_the_broker_cancels_resumes(world: RabbitWorld, ra
     """A queue that somebody deleted is declared again and consumed again; deliveries of the old consumer are lost leases."""
     broker = await world.connect()
     inbox = Inbox()
-    subscription = await broker.subscribe(WORK_QUEUE, inbox, 1)
+    consuming = await broker.subscribe(WORK_QUEUE, inbox, 1)
     await broker.publish(work(b"1"))
     await eventually(lambda: len(inbox) == 1)
 
@@ -106,7 +106,7 @@ async def test_a_consumer_that_the_broker_cancels_resumes(world: RabbitWorld, ra
 
     await eventually(lambda: len(inbox) == 2)
     await settlement.done(inbox.deliveries[1])
-    assert (inbox.bodies, subscription.active) == ([b"1", b"2"], True)
+    assert (inbox.bodies, consuming.active) == ([b"1", b"2"], True)
 
 
 async def test_an_idle_consumer_resumes_however_soon_its_queue_is_published_to(world: RabbitWorld, rabbitmq_server: BrokerServer) -> None:
@@ -119,6 +119,41 @@ async def test_an_idle_consumer_resumes_however_soon_its_queue_is_published_to(w
         await publisher.publish(work(b"%d" % number, message_id=str(number)))
         await eventually(lambda number=number: len(inbox) == number + 1, 15)
         await settlement.done(inbox.deliveries[number])
+
+
+async def test_an_idle_consumer_that_is_forgotten_is_made_anew(
+    world: RabbitWorld, rabbitmq_server: BrokerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody else makes a deleted queue again at once, 3.x says nothing and delivers nothing."""
+    monkeypatch.setattr(publishing, "REDECLARE_PAUSE_S", 0.0)
+    monkeypatch.setattr(subscription, "RENEW_S", 2.0)
+    broker, publisher = await world.connect(), await world.connect("publisher")
+    inbox = Inbox()
+    await broker.subscribe(WORK_QUEUE, inbox, 1)
+    for number in range(4):
+        await manage(rabbitmq_server, "DELETE", f"queues/{quote(world.vhost)}/{WORK_QUEUE}")
+        await publisher.publish(work(b"%d" % number, message_id=str(number)))
+        await eventually(lambda number=number: len(inbox) == number + 1, 20)
+        await settlement.done(inbox.deliveries[number])
+
+
+async def test_a_consumer_that_is_made_anew_is_never_away(world: RabbitWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it holds it keeps, and what comes meanwhile comes once."""
+    monkeypatch.setattr(subscription, "RENEW_S", 0.2)
+    broker = await world.connect()
+    inbox = Inbox()
+    consuming = await broker.subscribe(WORK_QUEUE, inbox, 1)
+    active = []
+    for number in range(10):
+        for _ in range(20):
+            active.append(consuming.active)
+            await asyncio.sleep(0.02)
+        await broker.publish(work(b"%d" % number, message_id=str(number)))
+        await eventually(lambda number=number: len(inbox) > number)
+        await asyncio.sleep(0.5)
+        assert not inbox.deliveries[number].lease_lost
+        await settlement.done(inbox.deliveries[number])
+    assert all(active) and inbox.bodies == [b"%d" % number for number in range(10)]
 
 
 @pytest.mark.parametrize("path", ["queues/{vhost}/stage.sfm", "exchanges/{vhost}/work"])
