@@ -66,7 +66,8 @@ class Consumer:
             await queue.cancel(self._tag)
             if self._held == 0:
                 return True
-            self._tag = await queue.consume(self._receive)
+            if not self._stopping:
+                await queue.consume(self._receive, consumer_tag=self._tag)  # the same: who stops it meanwhile cancels this one
             return False
 
     async def stop(self) -> None:
