@@ -4,7 +4,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +15,7 @@ from deploy.native.mesh import DATABASE, VHOST, Mesh, Ports, Replica
 from shared.broker.rabbitmq import RabbitBroker
 from shared.broker.topology import TOPOLOGY
 from tests.chaos.fault_points import FOLDER_VARIABLE
+from tests.support.brokers import back_soon
 from tests.support.eventually import wait_until
 from tests.support.proxy import TcpProxy
 
@@ -153,16 +154,9 @@ class ChaosMesh(Mesh):
         self.of(service)[index].process.kill()
         return True
 
-    @contextmanager
-    def back_soon(self, delay: str) -> Iterator[None]:
+    def back_soon(self, delay: str) -> AbstractContextManager[None]:
         """What waits in this retry queue (`10s`, `1m`) comes back after a moment."""
-        management, path = self.rabbitmq.management, f"policies/{VHOST}/retry.{delay}"
-        usual = management.call("GET", path)
-        management.call("PUT", path, {**usual, "definition": {**usual["definition"], "message-ttl": SOON_MS}})
-        try:
-            yield
-        finally:
-            management.call("PUT", path, usual)
+        return back_soon(self.rabbitmq.management, VHOST, delay, SOON_MS)
 
     async def parked(self) -> int:
         """Messages that were given up, counted by their queues: the management's figures are some seconds old."""

@@ -42,28 +42,17 @@ class StandIn:
         return StageReport()
 
 
-class Ingest(StandIn):
-    name = "ingest"
+def after(earlier: type[StandIn] | None, stage: str) -> type[StandIn]:
+    """The stand-in of a stage that reads what the one before made."""
+    needs = {earlier.name: ("*",)} if earlier else {}
+    return type(stage.capitalize(), (StandIn,), {"name": stage, "needs": needs})
 
 
-class Segmentation(StandIn):
-    name = "segmentation"
-    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"ingest": ("*",)}
-
-
-class Sfm(StandIn):
-    name = "sfm"
-    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"segmentation": ("*",)}
-
-
-class Mvs(StandIn):
-    name = "mvs"
-    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"sfm": ("*",)}
-
-
-class Postprocess(StandIn):
-    name = "postprocess"
-    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"mvs": ("*",)}
+Ingest = after(None, "ingest")
+Segmentation = after(Ingest, "segmentation")
+Sfm = after(Segmentation, "sfm")
+Mvs = after(Sfm, "mvs")
+Postprocess = after(Mvs, "postprocess")
 
 
 class Export(StandIn):

@@ -22,6 +22,7 @@ from shared.storage.minio import MinioStore
 from tests.integration.stand_in_process import HARD_LIMITS_S
 from tests.integration.stand_in_stages import line_of
 from tests.security.conftest import key_entry, write_tenants
+from tests.support.brokers import back_soon
 from tests.support.eventually import wait_until
 from tests.support.log_secrets import secrets_in_logs
 
@@ -37,13 +38,6 @@ class StandInMesh(Mesh):
 
     def command(self, service: str) -> list[str]:
         return [sys.executable, "-m", "tests.integration.stand_in_process", service]
-
-    def hurry(self) -> None:
-        """Retries wait for a moment."""
-        for delay in ("10s", "1m"):
-            path = f"policies/{VHOST}/retry.{delay}"
-            usual = self.rabbitmq.management.call("GET", path)
-            self.rabbitmq.management.call("PUT", path, {**usual, "definition": {**usual["definition"], "message-ttl": SOON_MS}})
 
     def parked(self, stage: str) -> list[Mapping[str, Any]]:
         """Headers of what was given up at the stage; it stays there."""
@@ -68,8 +62,9 @@ def mesh() -> Iterator[StandInMesh]:
     mesh = StandInMesh(folder / "mesh", Ports(), environment)
     try:
         mesh.start()
-        mesh.hurry()
-        yield mesh
+        management = mesh.rabbitmq.management
+        with back_soon(management, VHOST, "10s", SOON_MS), back_soon(management, VHOST, "1m", SOON_MS):
+            yield mesh
     finally:
         mesh.destroy()
         shutil.rmtree(folder, ignore_errors=True)

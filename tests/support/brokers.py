@@ -1,11 +1,12 @@
 """The two brokers behind one face, so that the same tests run over both."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from deploy.native.management import Management
 from shared.broker.memory import MemoryBroker
 from shared.broker.memory_server import MemoryServer
 from shared.broker.rabbitmq import RabbitBroker
@@ -16,6 +17,18 @@ from tests.support.servers import BrokerServer, unique
 
 # As deployed, but quick: what waits comes back at once, and the limit is near.
 QUICK = build_topology({"10s": 0.3, "1m": 0.6, "5m": 0.9, "30m": 60, "2h": 60, "10h": 60}, delivery_limit=2)
+
+
+@contextmanager
+def back_soon(management: Management, vhost: str, delay: str, milliseconds: int) -> Iterator[None]:
+    """What waits in this retry queue (`10s`, `1m`) comes back after so long."""
+    path = f"policies/{vhost}/retry.{delay}"
+    usual = management.call("GET", path)
+    management.call("PUT", path, {**usual, "definition": {**usual["definition"], "message-ttl": milliseconds}})
+    try:
+        yield
+    finally:
+        management.call("PUT", path, usual)
 
 
 class BrokerWorld(Protocol):
