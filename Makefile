@@ -57,7 +57,7 @@ scale: ## replicas of a service: make scale mvs=3
 	@if docker info >/dev/null 2>&1; then $(COMPOSE) scale $(SCALES); else $(RUN) -m deploy.native scale $(SCALES); fi
 
 test: servers lint types imports ## everything that CI runs
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2
 	$(if $(wildcard $(SHARED)/acceptance),$(MAKE) --no-print-directory acceptance,@echo "no customer's tests beside the project")
 
 lint: setup ## ruff, and known vulnerabilities of what requirements.lock pins

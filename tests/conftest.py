@@ -5,6 +5,8 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support import servers
 from tests.support.servers import BrokerServer, S3Server, unique
@@ -13,6 +15,19 @@ from tests.support.servers import BrokerServer, S3Server, unique
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--chaos full`: every fault point of every stage, and a thousand jobs in the storm."""
     parser.addoption("--chaos", choices=["quick", "full"], default="quick", help="how much of tests/chaos is run")
+
+
+class FolderScheduling(LoadScopeScheduling):
+    """With `-n`: the tests of one folder run in one process, as they share a mesh or a model; folders begin in their order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.partition("::")[0].rpartition("/")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FolderScheduling:
+    """Slow folders come early, whatever their number of tests."""
+    config.option.loadscopereorder = False
+    return FolderScheduling(config, log)
 
 
 def pytest_sessionstart() -> None:
