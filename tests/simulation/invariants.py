@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 CLOSERS = CROWD  # of a round: those that commit its last parts at once look again but for one; and what follows it
-CALL_UNDER_WAY_S = 120.0  # one that had begun when the store was told that its job is deleted
+CALL_UNDER_WAY_S = 120.0  # one that had begun when the store was told that its job is deleted, or when its caller was stalled
 
 
 @dataclass
@@ -185,8 +185,8 @@ def _of_deleted(world: "World", ledger: Ledger, job_id: str, record: JobRecord |
     marked_at = world.bucket.since.get(keys.deleted(job_id))
     if marked_at is None:
         return [*found, f"{job_id}: deleted, and the store was never told"]
-    calls = [call.at for call in world.receiver.calls if json.loads(call.body)["job_id"] == job_id]
-    late = [at for at in calls if at > marked_at + CALL_UNDER_WAY_S]
+    calls = [call for call in world.receiver.calls if json.loads(call.body)["job_id"] == job_id]
+    late = [call.at for call in calls if call.at > max(marked_at, world.loop.stalled_until(call.by)) + CALL_UNDER_WAY_S]
     if late:
         found.append(f"{job_id}: deleted at {ledger.deleted[job_id]:.0f} s, marked at {marked_at:.0f} s, called at {late}")
     return found

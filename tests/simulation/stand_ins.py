@@ -15,7 +15,7 @@ from shared.errors import ChildDied, OutOfMemory, PermanentError, TransientError
 from shared.http.errors import Unreachable
 from shared.http.posting import Answer
 from shared.runtime.compute import Computed, ComputeTask, OnFinished, OnProgress, StageInfo
-from tests.simulation.network import Network
+from tests.simulation.network import PROCESS, Network
 
 STEPS = ("ingest", "sfm", "export")
 PARTITIONED = "sfm"
@@ -148,6 +148,7 @@ class Call:
     """One webhook as the caller's server saw it."""
 
     at: float
+    by: str
     webhook_id: str
     body: bytes
     answered: int
@@ -168,7 +169,7 @@ class Receiver:
         if fate < self.deaf / 3:
             raise Unreachable("nobody there")
         status = 500 if fate < self.deaf else 204
-        self.calls.append(Call(asyncio.get_running_loop().time(), headers["webhook-id"], body, status))
+        self.calls.append(Call(asyncio.get_running_loop().time(), PROCESS.get(), headers["webhook-id"], body, status))
         await self.network.pass_by()
         return Answer(status)
 
