@@ -35,7 +35,9 @@ def test_a_missing_or_wrong_key_is_named(key: str) -> None:
         seal("whsec_a", key)
 
 
-@pytest.mark.parametrize("token", ["", "gAAAA", "é", seal("x", NEW), seal("x", OLD)[:-4]])
+@pytest.mark.parametrize(
+    "token", ["", "gAAAA", "é", seal("x", NEW), seal("x", OLD)[:-4]], ids=["nothing", "a beginning", "no token", "foreign", "damaged"]
+)
 def test_what_cannot_be_opened_is_told_without_quoting_it(token: str) -> None:
     """A foreign or damaged token raises one error."""
     with pytest.raises(SealError) as caught:
