@@ -1,7 +1,6 @@
 """Segmentation by any salient-object network in ONNX form: one loader, driven by a declaration instead of a class per model."""
 
 import asyncio
-import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.segmentation.mask import Image, ObjectMask
+from services.segmentation.model_cache import ModelCache, sha256_of
 from services.segmentation.params import OnnxModel
 from services.segmentation.settings import SegmentationSettings
 from shared.errors import MeshworkError, PermanentError
@@ -30,32 +30,30 @@ class UnusableModelError(PermanentError):
         super().__init__("MODEL_UNUSABLE", f"The segmentation model cannot be used: {why}.")
 
 
-def find_model(model: OnnxModel, settings: SegmentationSettings) -> Path:
-    """The model's file: from the operator's folder, or fetched under guard and checked. Callers cannot name any other path."""
+def find_model(model: OnnxModel, settings: SegmentationSettings, folder: Path) -> Path:
+    """The model's file: from the operator's folder, or in `folder`, fetched under guard and checked. Callers cannot name any other path."""
     if model.name is None:
-        return _fetched(model, settings)
+        return _fetched(model, settings, folder / "model.onnx")
     path = (settings.model_dir / model.name) if settings.model_dir else None
     if path is None or not path.is_file() or path.is_symlink():
         raise UnusableModelError(f"there is no model named {model.name} on this server")
-    if model.sha256 and _sha256(path) != model.sha256:
+    if model.sha256 and sha256_of(path) != model.sha256:
         raise UnusableModelError("its sha256 differs")
     return path
 
 
-def _fetched(model: OnnxModel, settings: SegmentationSettings) -> Path:
+def _fetched(model: OnnxModel, settings: SegmentationSettings, path: Path) -> Path:
     assert model.sha256 is not None
-    folder = Path(settings.work_dir or tempfile.gettempdir()) / "meshwork-models"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / model.sha256
-    if path.exists() and _sha256(path) == model.sha256:
+    cache = ModelCache(Path(settings.work_dir or tempfile.gettempdir()) / "meshwork-models", settings.max_cached_model_bytes)
+    if cache.take(model.sha256, path):
         return path
     try:
         digest = asyncio.run(_fetch(str(model.url), path, settings))
     except MeshworkError as error:
         raise UnusableModelError(f"it could not be fetched: {error}") from error
     if digest != model.sha256:
-        path.unlink()
         raise UnusableModelError("its sha256 differs")
+    cache.keep(model.sha256, path)
     return path
 
 
@@ -64,11 +62,6 @@ async def _fetch(url: str, path: Path, settings: SegmentationSettings) -> str:
     limits = FetchLimits(max_bytes=settings.max_model_bytes, total_s=settings.model_timeout.total_seconds())
     async with guarded_client(policy, download_timeout(limits)) as client:
         return (await fetch(client, url, path, policy, limits)).sha256
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -11,4 +11,5 @@ class SegmentationSettings(SharedSettings):
 
     model_dir: Path | None = None  # models that callers may name
     max_model_bytes: int = 2 << 30
+    max_cached_model_bytes: int = 4 << 30  # of models by URL, together
     model_timeout: timedelta = timedelta(minutes=10)  # fetching a model by URL

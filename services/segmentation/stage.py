@@ -102,7 +102,7 @@ def _listed(workspace: Workspace, params: SegmentationParams, found: _Found) -> 
 
 def _segment(workspace: Workspace, params: SegmentationParams, files: list[Path], found: _Found) -> str | None:
     """Masks of all photos; which of onnxruntime's providers made them."""
-    segmenter_of, provider = _segmenters(params, files, found.still)
+    segmenter_of, provider = _segmenters(workspace, params, files, found.still)
     for index, (name, path) in enumerate(zip(found.names, files, strict=True)):
         segmenter = segmenter_of(index)
         made = segmenter.segment(read_photo(path)) if segmenter else None
@@ -114,12 +114,14 @@ def _segment(workspace: Workspace, params: SegmentationParams, files: list[Path]
     return provider
 
 
-def _segmenters(params: SegmentationParams, files: list[Path], groups: list[list[int]]) -> tuple[SegmenterOf, str | None]:
+def _segmenters(
+    workspace: Workspace, params: SegmentationParams, files: list[Path], groups: list[list[int]]
+) -> tuple[SegmenterOf, str | None]:
     if params.mode != "onnx":
         return auto_segmenters(files, groups, params), None
     assert params.model is not None
     settings = SegmentationSettings()
-    network = OnnxSegmenter.load(params.model, find_model(params.model, settings), thread_count())
+    network = OnnxSegmenter.load(params.model, find_model(params.model, settings, workspace.scratch), thread_count())
     return lambda index: network, network.provider
 
 
