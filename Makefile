@@ -18,7 +18,7 @@ SCALES := $(foreach s,$(SERVICES),$(if $($(s)),$(s)=$($(s))))
 .PHONY: help setup lock servers demo test lint types imports simulate unit contract integration security e2e fuzz acceptance serve up down logs scale generate bench bench-all bench-served bench-load bench-scale chaos key clean
 
 help: ## list the verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.installed ## virtual environment and system libraries
 

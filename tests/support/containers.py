@@ -1,4 +1,4 @@
-"""The three servers as containers, for machines with Docker. Images are pinned; MinIO's only live on quay.io."""
+"""The three servers as containers, for machines with Docker. Images have tags; MinIO's only live on quay.io."""
 
 import os
 import subprocess
