@@ -22,6 +22,7 @@ from gateway.auth import KeyRequired
 from gateway.background import Background, Runner, Track
 from gateway.carrying_out import RelaySettings
 from gateway.database.engine import Database
+from gateway.database.quota import JobQuota
 from gateway.database.repositories import JobRepository
 from gateway.database.upgrade import upgrade_database
 from gateway.door import Door
@@ -31,7 +32,6 @@ from gateway.openapi import describe
 from gateway.parts import Dependency, Parts, require_schema
 from gateway.patience import when_available
 from gateway.problems import UnexpectedErrors, install
-from gateway.quota import JobQuota
 from gateway.rate_limit import RateLimit, Rates
 from gateway.relay import Relay
 from gateway.resumption import resume
@@ -163,14 +163,13 @@ def _headers(kind: str, message_id: str, job_id: str, step: str | None) -> Heade
 
 
 def _parts(settings: GatewaySettings, adapters: Adapters, links: Links, tenants: Tenants, start: _Start, background: Background) -> Parts:
-    repository = JobRepository(adapters.database, links)
+    repository = JobRepository(adapters.database, links, quota=JobQuota(tenants.job_quota_of))
     pipelines, stages = load_pipelines(), load_options()
     check_presets(pipelines, stages)
     policy = AddressPolicy.parse(settings.allowed_private_networks)
     return Parts(
         settings=settings,
         tenants=tenants,
-        quota=JobQuota(adapters.database, tenants.job_quota_of),
         rates=Rates(tenants.rate_limit_of),
         door=Door(pipelines, stages, policy, settings.min_images, settings.max_images),
         jobs=repository,

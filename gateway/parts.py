@@ -12,7 +12,6 @@ from gateway.door import Door
 from gateway.links import Links
 from gateway.live import LiveFeed
 from gateway.problems import Problem
-from gateway.quota import JobQuota
 from gateway.rate_limit import Rates
 from gateway.settings import GatewaySettings
 from gateway.tenants import Tenants
@@ -36,7 +35,6 @@ class Parts:
 
     settings: GatewaySettings
     tenants: Tenants
-    quota: JobQuota
     rates: Rates
     door: Door
     jobs: JobRepository

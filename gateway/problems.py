@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, field_validator
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.database.records import QuotaExceeded
 from shared.errors import DependencyUnavailable
 
 MEDIA_TYPE = "application/problem+json"
@@ -58,6 +59,7 @@ PROBLEMS: dict[str, ProblemInfo] = {
     "INTERNAL": ProblemInfo(500, "Something went wrong on our side", "Send the request again; if it fails again, tell the operator.", True),
     "UNAVAILABLE": ProblemInfo(503, "The service cannot answer now", "Send the request again in a few seconds.", True),
 }
+_QUOTA_RETRY_AFTER_S = 30  # a job takes minutes: who asks sooner asks in vain
 _CODE_OF_STATUS = {
     401: "UNAUTHENTICATED",
     404: "NOT_FOUND",
@@ -162,7 +164,7 @@ def install(app: FastAPI) -> None:
         problem = error if isinstance(error, Problem) else _problem_of(error)
         return problem.response(request.scope["path"])  # request.url would read host and query too, which may be no text
 
-    for kind in (Problem, HTTPException, RequestValidationError, DependencyUnavailable):
+    for kind in (Problem, HTTPException, RequestValidationError, QuotaExceeded, DependencyUnavailable):
         app.add_exception_handler(kind, on_problem)
 
 
@@ -172,6 +174,8 @@ def _problem_of(error: Exception) -> Problem:
         return invalid(found)
     if isinstance(error, HTTPException):
         return Problem(_CODE_OF_STATUS.get(error.status_code, "VALIDATION_FAILED"), headers=error.headers)
+    if isinstance(error, QuotaExceeded):
+        return Problem("QUOTA_EXCEEDED", str(error), headers={"Retry-After": str(_QUOTA_RETRY_AFTER_S)})
     logger.warning("a dependency is away: {}", error)
     return Problem("UNAVAILABLE", headers={"Retry-After": "2"})
 

@@ -1,6 +1,6 @@
 """Jobs that arrive side by side are committed together: who comes while a commit is under way goes into the next one.
 
-arrivals = Arrivals(database)
+arrivals = Arrivals(database, quota)
 created = await arrivals.insert(new)     # returns once the job is committed
 
 A commit waits for the disk, and costs the same for one job as for many. Nobody waits for others to come: an arrival that finds nobody
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from gateway.database import jobs
 from gateway.database.engine import Database
+from gateway.database.quota import JobQuota
 from gateway.database.records import NewJob
 from shared.errors import DependencyUnavailable
 
@@ -34,17 +35,18 @@ class _Arrival:
 
 
 class Arrivals:
-    """New jobs of one process, one transaction at a time."""
+    """New jobs of one process, one transaction at a time. Of a tenant with a quota as many are made as fit."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, quota: JobQuota) -> None:
         self._database = database
+        self._quota = quota
         self._turn = asyncio.Lock()
         self._waiting: list[_Arrival] = []
 
     async def insert(self, new: NewJob) -> bool:
         """Job, steps and the first outbox row; whether they were made: False where the tenant's key, or the id, is taken.
 
-        Raises DependencyUnavailable when the database is away; then the job may have been made, or not.
+        Raises QuotaExceeded; and DependencyUnavailable when the database is away: then the job may have been made, or not.
         """
         mine = _Arrival(new)
         self._waiting.append(mine)
@@ -72,7 +74,8 @@ class Arrivals:
     async def _decide(self, batch: Sequence[_Arrival]) -> None:
         try:
             async with self._database.write() as rows:
-                created = await jobs.insert_jobs(rows, [arrival.new for arrival in batch])
+                fitting, refused = await self._quota.sort_out(rows, [arrival.new for arrival in batch])
+                created = await jobs.insert_jobs(rows, fitting) if fitting else set()
                 if again := [arrival.new.id for arrival in batch if arrival.tried]:
                     created |= await jobs.known(rows, again)
         except DependencyUnavailable as error:
@@ -86,4 +89,4 @@ class Arrivals:
                 await self._decide([arrival])
         else:
             for arrival in batch:
-                arrival.created = arrival.new.id in created
+                arrival.created, arrival.error = arrival.new.id in created, refused.get(arrival.new.id)

@@ -29,6 +29,13 @@ class JobMissing(MeshworkError):
     """No such job of this tenant."""
 
 
+class QuotaExceeded(MeshworkError):
+    """The tenant has as many unfinished jobs as it may have."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"At most {limit} unfinished jobs at a time.")
+
+
 @dataclass(frozen=True)
 class NewJob:
     """A job as it is asked for. `request.job_id` is the job's id (a random uuid4), `request.images` its photos."""

@@ -7,8 +7,10 @@ Every method is one short transaction and raises DependencyUnavailable when the 
 Records are detached: reading them afterwards touches nothing.
 """
 
+import asyncio
+import contextlib
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import literal, select, tuple_
@@ -19,6 +21,7 @@ from gateway.database.admission import queue_positions
 from gateway.database.arrivals import Arrivals
 from gateway.database.engine import Database, Rows
 from gateway.database.models import DeliveryRow, Job, UtcDateTime
+from gateway.database.quota import JobQuota
 from gateway.database.records import (
     Cursor,
     DeliveryRecord,
@@ -30,6 +33,7 @@ from gateway.database.records import (
     JobRecord,
     LiveState,
     NewJob,
+    QuotaExceeded,
 )
 from gateway.endings import Ending, end_job
 from gateway.links import Links
@@ -42,11 +46,13 @@ def _random_id() -> str:
 
 
 class JobRepository:
-    """Every query of the HTTP side. `new_id` makes ids of replays."""
+    """Every query of the HTTP side. `new_id` makes ids of replays; `quota` is held by everything that makes a job."""
 
-    def __init__(self, database: Database, links: Links, new_id: Callable[[], str] = _random_id) -> None:
+    def __init__(self, database: Database, links: Links, new_id: Callable[[], str] = _random_id, quota: JobQuota | None = None) -> None:
         self._database = database
-        self._arrivals = Arrivals(database)
+        self._quota = quota or JobQuota()
+        self._arrivals = Arrivals(database, self._quota)
+        self._uploads_turn = asyncio.Lock()
         self._links = links
         self._new_id = new_id
 
@@ -55,8 +61,14 @@ class JobRepository:
         async with self._database.read() as rows:
             return rows.now
 
+    async def check_quota(self, tenant: str, idempotency_key: str | None) -> None:
+        """A cheap refusal, before a body is read; what makes the job looks again. Raises QuotaExceeded, but not for a repeated request."""
+        if self._quota.limits(tenant):
+            async with self._database.read() as rows:
+                await self._quota.check(rows, tenant, idempotency_key)
+
     async def insert_job(self, new: NewJob) -> InsertedJob:
-        """Job, steps and the first outbox row, in one transaction. Raises IdempotencyConflict.
+        """Job, steps and the first outbox row, in one transaction. Raises IdempotencyConflict and QuotaExceeded.
 
         Where the idempotency key already names a job of the tenant with the same body, that job is returned.
         """
@@ -67,28 +79,37 @@ class JobRepository:
                 return winner
         raise IdempotencyConflict
 
-    async def begin_upload(self, tenant: str, job_id: str) -> None:
-        """A hidden row, before the first photo is stored: should we die, its photos are purged after an hour."""
-        async with self._database.write() as rows:
+    async def begin_upload(self, tenant: str, job_id: str, idempotency_key: str | None = None) -> None:
+        """A hidden row, before the first photo is stored: should we die, its photos are purged after an hour.
+
+        Raises QuotaExceeded, but not for a repeated request.
+        """
+        async with self._making_a_job_of(tenant) as rows:
+            await self._quota.check(rows, tenant, idempotency_key)
             jobs.add_hidden_job(rows, tenant, job_id)
 
     async def release_upload(self, new: NewJob) -> InsertedJob:
         """All photos are stored: the hidden row `new.id` becomes a queued job with its outbox row.
 
-        Raises IdempotencyConflict, and JobMissing when the row was purged. Where the idempotency key names an earlier job, that
-        one is returned, or the conflict raised, and the upload is purged.
+        Raises IdempotencyConflict, QuotaExceeded, and JobMissing when the row was purged. Where the idempotency key names an earlier
+        job, that one is returned, or the conflict raised, and the upload is purged.
         """
         for _ in range(_INSERT_TRIES):
             winner = await self._winner(new, purge=True)
             if winner is not None:
                 return winner
             try:
-                async with self._database.write() as rows:
+                async with self._making_a_job_of(new.tenant) as rows:
+                    await self._quota.check_release(rows, new.tenant)
                     await jobs.release_hidden_job(rows, new)
                 return InsertedJob(new.id, "queued", created=True)
             except IntegrityError:
                 if new.idempotency_key is None:
                     raise
+            except QuotaExceeded:
+                if (winner := await self._winner(new, purge=True)) is None:
+                    raise
+                return winner
         raise IdempotencyConflict
 
     async def abandon_upload(self, tenant: str, job_id: str) -> None:
@@ -167,6 +188,15 @@ class JobRepository:
         async with self._database.read() as rows:
             job = await rows.session.get(Job, job_id)
             return (await queue_positions(rows, [job] if job else [])).get(job_id)
+
+    @contextlib.asynccontextmanager
+    async def _making_a_job_of(self, tenant: str) -> AsyncIterator[Rows]:
+        """A transaction that holds the tenant's quota, if it has one; those of one process wait for the lock with one connection."""
+        limited = self._quota.limits(tenant)
+        async with self._uploads_turn if limited else contextlib.nullcontext(), self._database.write() as rows:
+            if limited:
+                await self._quota.hold(rows, [tenant])
+            yield rows
 
     async def _winner(self, new: NewJob, purge: bool = False) -> InsertedJob | None:
         """The earlier job of this idempotency key, if any; `purge` removes the upload that lost against it."""

@@ -70,7 +70,7 @@ def _form_body() -> dict[str, Any]:
 async def reconstruct(request: Request, tenant: Tenant, parts: PartsOf, idempotency_key: IdempotencyKey = None) -> JSONResponse:
     """Photos by their links. The answer comes once the job is durably recorded; the model comes with a webhook."""
     key = checked_key(idempotency_key)
-    await parts.quota.check(tenant, key)
+    await parts.jobs.check_quota(tenant, key)
     require_json(request)
     body = await read_body(request, parts.settings.max_body_bytes)
     checked = parts.door.check_links(parse_object(body))
@@ -95,10 +95,10 @@ async def upload(request: Request, tenant: Tenant, parts: PartsOf, idempotency_k
     """Photos as multipart parts `images`, and the part `request`: the same JSON without `image_urls`."""
     key = checked_key(idempotency_key)
     boundary_of(request)
-    await parts.quota.check(tenant, key)
+    await parts.jobs.check_quota(tenant, key)
     job_id = parts.new_id()
     try:
-        async with photos_being_stored(parts, tenant, job_id):
+        async with photos_being_stored(parts, tenant, job_id, key):
             received = await receive_upload(request, job_id, parts.store, _limits(parts))
             return accepted(await parts.jobs.release_upload(_uploaded_job(tenant, job_id, received, parts, key)))
     except IdempotencyConflict:
@@ -108,9 +108,9 @@ async def upload(request: Request, tenant: Tenant, parts: PartsOf, idempotency_k
 
 
 @contextlib.asynccontextmanager
-async def photos_being_stored(parts: Parts, tenant: str, job_id: str) -> AsyncIterator[None]:
-    """A hidden row, so that photos stored for it are purged should the job not come about, or we die."""
-    await parts.jobs.begin_upload(tenant, job_id)
+async def photos_being_stored(parts: Parts, tenant: str, job_id: str, idempotency_key: str | None) -> AsyncIterator[None]:
+    """A hidden row, so that photos stored for it are purged should the job not come about, or we die. Raises QuotaExceeded."""
+    await parts.jobs.begin_upload(tenant, job_id, idempotency_key)
     try:
         yield
     except BaseException:

@@ -48,7 +48,7 @@ async def retry(job_id: str, request: Request, tenant: Tenant, parts: PartsOf, i
     parent = (await find_job(parts, tenant, job_id)).job
     if parent.status not in FINISHED:
         raise Problem("JOB_NOT_FINISHED", hint="Wait for its end, or cancel it first.")
-    await parts.quota.check(tenant, key)
+    await parts.jobs.check_quota(tenant, key)
     earlier = JobRequest.model_validate(parent.request)
     checked = parts.door.check_retry(parse_object(body or b"{}"), _asked(parent, earlier))
     said = hashlib.sha256(json.dumps([job_id, body.decode()]).encode()).hexdigest()
@@ -89,7 +89,7 @@ async def _insert_with_copies(new: NewJob, parts: Parts) -> InsertedJob:
             await parts.store.copy(image.key, target)
         return image.model_copy(update={"key": target})
 
-    async with photos_being_stored(parts, new.tenant, new.id):
+    async with photos_being_stored(parts, new.tenant, new.id, new.idempotency_key):
         copies = (copied(index, image) for index, image in enumerate(new.request.images))
         images = await asyncio.gather(*copies, return_exceptions=True)  # all of them: none may write after the job was given up
         for failure in (image for image in images if isinstance(image, BaseException)):

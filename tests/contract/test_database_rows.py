@@ -3,14 +3,18 @@
 import asyncio
 import uuid
 from collections import Counter
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
 from gateway.database import outbox
 from gateway.database.admission import admit
 from gateway.database.engine import Database, create_engine
-from gateway.database.records import IdempotencyConflict, JobFinished, JobMissing
+from gateway.database.models import Job, OutboxRow
+from gateway.database.quota import JobQuota
+from gateway.database.records import IdempotencyConflict, InsertedJob, JobFinished, JobMissing, QuotaExceeded
 from gateway.database.repositories import JobRepository
 from gateway.tracker import fold_facts
 from tests.support.gateway_rows import (
@@ -109,6 +113,74 @@ async def test_an_abandoned_upload_is_purged(database: Database, repository: Job
         await repository.abandon_upload(TENANT, new.id)
     assert [row.kind for row in await outbox_of(database, hidden.id)] == ["purge", "purge"]
     assert (await job_of(database, released.id)).status == "queued"
+
+
+@pytest.fixture
+async def replicas(database: Database, url: str) -> AsyncIterator[list[JobRepository]]:
+    """Two gateways on one database: the tenant may have three unfinished jobs, others any number."""
+    quota, second = JobQuota(lambda tenant: 3 if tenant == TENANT else 0), create_engine(url)
+    yield [JobRepository(each, LINKS, quota=quota) for each in (database, second)]
+    await second.close()
+
+
+async def test_a_quota_holds_for_inserts_side_by_side(database: Database, replicas: list[JobRepository]) -> None:
+    """Of forty in two gateways three are made, of another tenant all; what is refused leaves nothing, and an end makes room for one."""
+    news = [new_job() for _ in range(40)]
+    others = [new_job("other") for _ in range(10)]
+    calls = (replicas[index % 2].insert_job(new) for index, new in enumerate(news + others))
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert Counter(type(one) for one in found[:40]) == {InsertedJob: 3, QuotaExceeded: 37}
+    assert all(isinstance(one, InsertedJob) for one in found[40:])
+    made = [one.job_id for one in found if isinstance(one, InsertedJob)]
+    async with database.read() as rows:
+        assert set(await rows.session.scalars(select(Job.id))) == set(made)
+        assert Counter(await rows.session.scalars(select(OutboxRow.job_id))) == Counter(made)
+    await replicas[0].cancel_job(TENANT, made[0])
+    found = await asyncio.gather(*(replica.insert_job(new_job()) for replica in replicas for _ in range(4)), return_exceptions=True)
+    assert Counter(type(one) for one in found) == {InsertedJob: 1, QuotaExceeded: 7}
+
+
+async def test_a_quota_holds_for_uploads_and_links_side_by_side(replicas: list[JobRepository]) -> None:
+    """Hidden rows take places as jobs do; those that have theirs are released."""
+    news = [new_job() for _ in range(20)]
+
+    async def begun(index: int) -> bool:
+        new, replica = news[index], replicas[index % 2]
+        if index % 4 < 2:
+            return (await replica.insert_job(new)).created
+        await replica.begin_upload(TENANT, new.id)
+        return (await replica.release_upload(new)).created
+
+    found = await asyncio.gather(*(begun(index) for index in range(20)), return_exceptions=True)
+    assert Counter(one if one is True else type(one) for one in found) == {True: 3, QuotaExceeded: 17}
+
+
+async def test_repeated_requests_take_no_place(replicas: list[JobRepository]) -> None:
+    """Of each of three keys one job is made, whoever comes first, and everybody with that key gets it; a fourth key is too much."""
+    calls = [replicas[index % 2].insert_job(new_job(key=f"key {index % 3}")) for index in range(24)]
+    inserted = await asyncio.gather(*calls)
+    assert Counter(one.created for one in inserted) == {True: 3, False: 21}
+    assert [len({one.job_id for one in inserted[key::3]}) for key in range(3)] == [1, 1, 1]
+    both = await asyncio.gather(*(replicas[0].insert_job(new_job(key=key)) for key in ("key 3", "key 0")), return_exceptions=True)
+    assert isinstance(both[0], QuotaExceeded) and isinstance(both[1], InsertedJob) and both[1].job_id == inserted[0].job_id
+    with pytest.raises(IdempotencyConflict):
+        await replicas[0].insert_job(new_job(key="key 0", body="another"))
+
+
+async def test_a_repeated_upload_is_no_way_around_a_quota(database: Database, replicas: list[JobRepository]) -> None:
+    """It is let in at full quota, for it gets its earlier job; with that one deleted meanwhile it would be one job more."""
+    repository, first, again = replicas[0], new_job(key="key"), new_job(key="key")
+    await repository.insert_job(first)
+    await complete(database, first.id)
+    for _ in range(3):
+        await repository.insert_job(new_job())
+    await repository.begin_upload(TENANT, again.id, "key")
+    for key in (None, "another"):
+        with pytest.raises(QuotaExceeded):
+            await repository.begin_upload(TENANT, str(uuid.uuid4()), key)
+    await repository.delete_job(TENANT, first.id)
+    with pytest.raises(QuotaExceeded):
+        await repository.release_upload(again)
 
 
 async def test_a_cursor_walks_every_job_once(repository: JobRepository) -> None:

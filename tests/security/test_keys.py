@@ -2,7 +2,9 @@
 
 import asyncio
 import hmac
+import json
 import os
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -268,6 +270,30 @@ async def test_an_upload_under_way_counts_for_the_quota(tmp_path: Path) -> None:
     async with running_gateway(tmp_path, tenants_file=path) as gateway, gateway.client(**{"X-API-Key": ACME["submit"]}) as acme:
         await gateway.app.state.parts.jobs.begin_upload("acme", "11111111-1111-4111-8111-111111111111")
         assert_problem(await acme.post("/api/v1/reconstruct", json=REQUEST), 429, "QUOTA_EXCEEDED")
+
+
+async def test_a_quota_holds_for_requests_side_by_side(tmp_path: Path) -> None:
+    """Every body is held back until all requests have passed the first look: those for which there is a place get it, no other."""
+    asked, all_asked, many = 0, asyncio.Event(), 30
+    body = json.dumps(REQUEST).encode()
+
+    async def held_back() -> AsyncIterator[bytes]:
+        nonlocal asked
+        asked += 1
+        if asked == many:
+            all_asked.set()
+        await all_asked.wait()
+        yield body
+
+    path, headers = two_tenants(tmp_path, max_unfinished_jobs=2), {"X-API-Key": ACME["admin"], "Content-Type": "application/json"}
+    async with running_gateway(tmp_path, tenants_file=path) as gateway, gateway.client(**headers) as acme:
+        answers = await asyncio.gather(*(acme.post("/api/v1/reconstruct", content=held_back()) for _ in range(many)))
+        refused = [answer for answer in answers if answer.status_code != 202]
+        assert len(refused) == many - 2
+        for answer in refused:
+            assert assert_problem(answer, 429, "QUOTA_EXCEEDED")["retryable"]
+            assert int(answer.headers["retry-after"]) > 0
+        assert len((await acme.get("/api/v1/jobs")).json()["jobs"]) == 2
 
 
 async def test_odd_keys_are_no_keys(gateway: RunningGateway) -> None:

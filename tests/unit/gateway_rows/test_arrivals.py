@@ -10,6 +10,7 @@ from sqlalchemy import select
 from gateway.database.arrivals import AT_ONCE, Arrivals
 from gateway.database.engine import Database
 from gateway.database.models import Job
+from gateway.database.quota import JobQuota
 from shared.errors import DependencyUnavailable
 from tests.support.gateway_rows import STEPS, FakeClock, job_of, new_job, outbox_of, steps_of
 
@@ -44,7 +45,7 @@ def watched(database: Database, clock: FakeClock) -> Watched:
 
 @pytest.fixture
 def arrivals(watched: Watched) -> Arrivals:
-    return Arrivals(watched)  # type: ignore[arg-type]
+    return Arrivals(watched, JobQuota())  # type: ignore[arg-type]
 
 
 async def test_jobs_that_arrive_side_by_side_are_committed_together(database: Database, watched: Watched, arrivals: Arrivals) -> None:
