@@ -2,8 +2,6 @@
 
 import errno
 import io
-import mmap
-import re
 import struct
 import warnings
 from contextlib import nullcontext
@@ -15,6 +13,8 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
+from services.ingest.segments import is_overloaded
+
 Image.init()  # Pillow loads its readers late, and `formats` takes loaded ones only
 register_heif_opener(thumbnails=False)
 Image.MAX_IMAGE_PIXELS = None  # the limit is checked here, from the header, with a code of its own
@@ -22,10 +22,6 @@ Image.MAX_IMAGE_PIXELS = None  # the limit is checked here, from the header, wit
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF")
 _ORIENTATION = 0x0112
 _TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
-_JPEG = {"JPEG", "MPO"}
-_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # with a segment; in what is coded there is none (ITU T.81, B.1.1)
-_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-_MAX_SCANS = 100  # as libtiff; progressive photos have about ten. Each goes over all pixels, and 160 bytes are enough for one
 _LARGE_MEGAPIXELS = 40.0
 _ONE_LARGE_AT_A_TIME = Lock()  # unpacking takes up to 16 bytes a pixel: two of 100 megapixels at once would meet the child's limit
 _BAND_ROWS = 256
@@ -67,11 +63,14 @@ def looks_like_an_image(head: bytes) -> bool:
 def decode(path: Path, max_megapixels: float) -> Decoded:
     """Opens a photo. Raises UnusablePhotoError with NOT_AN_IMAGE, IMAGE_TOO_LARGE or CORRUPT_IMAGE.
 
-    The size is checked before a pixel is unpacked, so that a small file cannot ask for gigabytes.
+    The parts are counted before Pillow keeps one, and the size is checked before a pixel is unpacked, so that a small file cannot ask
+    for gigabytes.
     """
     with path.open("rb") as file:
         if not looks_like_an_image(file.read(32)):
             raise UnusablePhotoError("NOT_AN_IMAGE")
+    if is_overloaded(path):
+        raise UnusablePhotoError("CORRUPT_IMAGE")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -79,8 +78,6 @@ def decode(path: Path, max_megapixels: float) -> Decoded:
                 megapixels = max(image.width * image.height, _tile_pixels(image)) / 1e6
                 if megapixels > max_megapixels:
                     raise UnusablePhotoError("IMAGE_TOO_LARGE")
-                if image.format in _JPEG and _has_too_many_scans(path):
-                    raise UnusablePhotoError("CORRUPT_IMAGE")
                 with _ONE_LARGE_AT_A_TIME if megapixels > _LARGE_MEGAPIXELS else nullcontext():
                     return _unpack(image)
     except UnusablePhotoError:
@@ -97,19 +94,6 @@ def _tile_pixels(image: Image.Image) -> int:
     """Of one tile of a TIFF, which is unpacked whole however small the photo is."""
     tags = getattr(image, "tag_v2", {})
     return int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
-
-
-def _has_too_many_scans(path: Path) -> bool:
-    """Whether a JPEG, up to its end, which other things may follow, goes over its pixels more often than any photo does."""
-    at, scans = 2, 0
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        while scans <= _MAX_SCANS:
-            marker = _MARKER.search(data, at)
-            if marker is None or marker[0] == _END_OF_IMAGE:
-                return False
-            scans += marker[0] == _START_OF_SCAN
-            at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])  # behind the segment, as long as it says
-    return True
 
 
 def _unpack(image: Image.Image) -> Decoded:

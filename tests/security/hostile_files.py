@@ -116,9 +116,8 @@ def photo(seed: int, kind: str = "JPEG", **options: object) -> bytes:
 
 def jpeg_with(marker: int, payload: bytes, times: int = 1) -> bytes:
     """A photo with application segments after its start."""
-    segments = b"".join(struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload for _ in range(times))
-    plain = photo(77)
-    return plain[:2] + segments + plain[2:]
+    segment, plain = struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload, photo(77)
+    return plain[:2] + segment * times + plain[2:]
 
 
 def exif(entries: int, kind: int = 2, count: int = 0x7FFFFFFF, offset: int = 8) -> bytes:
@@ -213,6 +212,10 @@ def broken() -> dict[str, bytes]:
         "thumbnails.jpg": jpeg_with(0xE0, b"JFXX\0\x10" + bytes(60_000), times=100),
         "scans.jpg": many_scans(20_000),
         "comments.jpg": jpeg_with(0xFE, bytes(65_000), times=200),
+        "segments.jpg": jpeg_with(0xE1, b"", times=2 << 20),
+        "hidden_segments.jpg": jpeg_with(0xF0, b"\xff\xe1\0\2" * 16_000, times=128),  # Pillow looks into what is none to it
+        "frames.jpg": jpeg_with(0xC0, b"\x08\0\x40\0\x40\3" + bytes(65_520), times=128),
+        "texts.png": png(64, 64, extra=b"".join(chunk(b"iTXt", b"%d\0\0\0\0\0" % index) for index in range(400_000))),
         "nothing.heic": b"\0\0\0\x18ftypheic\0\0\0\0" + bytes(4096),
         "boxes.heic": b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + b"\0\0\0\x08meta" * 5000,
         "nested_boxes.heic": b"\0\0\0\x18ftypheic\0\0\0\0heicmif1"

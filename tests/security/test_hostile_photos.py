@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.ingest import decoding
+from services.ingest import decoding, segments
 from shared.contracts.request import ImageSource
 from tests.security import hostile_files
 from tests.security.hostile_files import SIDE, photo
@@ -97,13 +97,18 @@ def test_a_progressive_photo_is_a_photo(tmp_path: Path, data: bytes) -> None:
     assert decoding.decode(path, 100.0).image.mode == "RGB"
 
 
-def test_a_photo_of_thousands_of_scans_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each takes as long as the whole photo: a megabyte of them would keep a worker for an hour."""
-    monkeypatch.setattr(decoding, "_unpack", None)
+@pytest.mark.parametrize(
+    "data", [hostile_files.many_scans(segments.MAX_SCANS), hostile_files.jpeg_with(0xE1, b"", times=segments.MAX_SEGMENTS)]
+)
+def test_a_photo_of_thousands_of_parts_is_refused_before_it_is_opened(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each scan takes as long as the whole photo, each segment thirty times its size: megabytes of them would keep a worker or end it."""
+    opened: list[Path] = []
+    monkeypatch.setattr(decoding.Image, "open", lambda path, **_: opened.append(path))
     path = tmp_path / "photo.jpg"
-    path.write_bytes(hostile_files.many_scans(decoding._MAX_SCANS))
+    path.write_bytes(data)
     with pytest.raises(decoding.UnusablePhotoError, match="CORRUPT_IMAGE"):
         decoding.decode(path, 100.0)
+    assert opened == []
 
 
 @pytest.mark.parametrize("seed", range(3))
