@@ -62,15 +62,16 @@ class PartitionedCompute(ScriptedCompute):
 
 
 class PartGate:
-    """Holds every part until it is let go; `entered` are the parts that wait."""
+    """Holds every part, or those of one round, until it is let go; `entered` are the parts that wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, round: str | None = None) -> None:
+        self.round = round
         self.entered: list[str] = []
         self.let_go = asyncio.Event()
 
     async def script(self, task: ComputeTask, on_progress: OnProgress) -> StageReport | None:
         """Of a `PartitionedCompute`."""
-        if task.ask == "run_part":
+        if task.ask == "run_part" and self.round in (None, task.round):
             self.entered.append(task.part)
             await self.let_go.wait()
         return None

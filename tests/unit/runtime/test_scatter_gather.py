@@ -309,11 +309,8 @@ async def test_a_join_that_comes_too_early_publishes_what_is_missing(mesh: Mesh)
 
 async def test_later_rounds_read_the_deliveries_that_their_split_names(mesh: Mesh) -> None:
     """A part of an earlier round that is committed again meanwhile changes nothing for them."""
-    gate = PartGate()
-    compute = PartitionedCompute("segmentation", TWO_ROUNDS)
-    message = await prepared(mesh, compute)
-    await eventually(lambda: len(compute.tasks) >= 4)
-    compute.script = gate.script
+    gate = PartGate("second")
+    message = await prepared(mesh, PartitionedCompute("segmentation", TWO_ROUNDS, gate.script))
     await eventually(lambda: gate.entered)
     first = await the_split(mesh, message, "first")
     made = await part_made(mesh, first, "a")
