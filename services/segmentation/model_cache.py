@@ -34,10 +34,14 @@ class ModelCache:
         return True
 
     def keep(self, sha256: str, path: Path) -> None:
-        """Keeps the model at `path`, whose sha256 was compared, and removes what is too much."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Keeps the model at `path`, whose sha256 was compared, and removes what is too much. Nothing is kept where the folder refuses."""
         with contextlib.suppress(OSError):
-            os.link(path, self.folder / sha256)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # another attempt kept it meanwhile
+                os.link(path, self.folder / sha256)
+            self._remove_what_is_too_much()
+
+    def _remove_what_is_too_much(self) -> None:
         kept = self._kept()
         left = min(self.max_bytes, (shutil.disk_usage(self.folder).free + sum(size for _, size, _ in kept)) // 2)
         for _, size, file in kept:

@@ -1,8 +1,9 @@
 """Networks that callers give by URL: only what was checked is kept and used, within bounds, and nobody's file is another's."""
 
+import asyncio
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from deploy.demo.receiver import CallerBackend
 from services.segmentation.model_cache import ModelCache
+from services.segmentation.settings import SegmentationSettings
 from shared.errors import PermanentError
 from tests.unit.segmentation.photos_in_memory import run
 from tests.unit.segmentation.test_segmentation_stage import brightness_model, model, photo_of_a_disc
@@ -66,6 +68,34 @@ def test_who_lies_about_a_model_changes_nobody_s(kept: Path, served: Path, url: 
         assert not kept.exists()
     run(tmp_path / "true", PHOTOS, model(url=f"{url}/dark.onnx", sha256=sha256(data)))
     assert [path.read_bytes() for path in kept.iterdir()] == [data]
+
+
+def test_a_lie_that_arrives_beside_the_true_model_does_not_take_its_place(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two attempts at once: the true model is kept while the other one's file is still arriving under the same sha256."""
+    data = brightness_model(tmp_path / "dark.onnx").read_bytes()
+    cache = ModelCache(kept, 1 << 20)
+
+    def lie(url: str, path: Path, settings: SegmentationSettings) -> Coroutine[None, None, str]:
+        path.write_bytes(b"another network")
+        cache.keep(sha256(data), tmp_path / "dark.onnx")
+        return asyncio.sleep(0, sha256(b"another network"))
+
+    monkeypatch.setattr("services.segmentation.onnx_model._fetch", lie)
+    with pytest.raises(PermanentError, match="sha256 differs"):
+        run(tmp_path / "lie", PHOTOS, model(url="https://lie.example/dark.onnx", sha256=sha256(data)))
+    assert [path.read_bytes() for path in kept.iterdir()] == [data]
+    assert cache.take(sha256(data), tmp_path / "mine")
+
+
+def test_where_the_folder_refuses_nothing_is_kept_and_nothing_fails(kept: Path, served: Path, url: str, tmp_path: Path) -> None:
+    """As a folder of another user does: every attempt fetches its own."""
+    data = brightness_model(served / "dark.onnx").read_bytes()
+    kept.write_bytes(b"not a folder")
+    _, listing = run(tmp_path / "job", PHOTOS, model(url=f"{url}/dark.onnx", sha256=sha256(data)))
+    assert listing["masks"] != {}
+    assert kept.read_bytes() == b"not a folder"
 
 
 def test_what_was_kept_and_changed_is_fetched_again(kept: Path, served: Path, url: str, tmp_path: Path) -> None:
