@@ -27,6 +27,7 @@ class Consumer:
     def __init__(self, queue: str, turns: Turns) -> None:
         self.lease = Lease()
         self.finished = asyncio.Event()  # the lease is lost; or it was stopped, and everything is settled
+        self.closing = False  # its channel is being closed now
         self._queue = queue
         self._turns = turns
         self._channel: AbstractChannel | None = None
@@ -83,10 +84,15 @@ class Consumer:
     async def close(self) -> None:
         """What is unsettled goes back to the queue."""
         self._end()
-        if self._channel is not None:
+        if self._channel is None:
+            return
+        self.closing = True
+        try:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await self._channel.close()
+        finally:
+            self.closing = False
 
     async def _receive(self, message: AbstractIncomingMessage) -> None:
         # Only hands over: aiormq cancels this task together with the channel, a handler must outlive it.
@@ -142,10 +148,11 @@ class RabbitSubscription:
             await self._consumer.stop()
 
     async def close(self) -> None:
-        """Ends at once."""
+        """Ends at once, but for a channel that is being closed: broken off, the broker would end the whole connection."""
         self._cancelled = True
         self._turns.close()
-        self._task.cancel()
+        if self._consumer is None or not self._consumer.closing:
+            self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _keep(self) -> None:

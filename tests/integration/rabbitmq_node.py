@@ -41,6 +41,7 @@ class Node:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": arguments,
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
+        self._log = folder / "log" / f"{environment['RABBITMQ_NODENAME']}.log"
         self.process = Process([str(FOLDER / "start.sh")], folder / "node.log", environment)
 
     def start(self) -> None:
@@ -58,6 +59,11 @@ class Node:
     def url(self) -> str:
         """Where clients connect."""
         return f"amqp://meshwork:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/meshwork"
+
+    @property
+    def log(self) -> str:
+        """What it wrote."""
+        return self._log.read_text()
 
     @property
     def management(self) -> Management:

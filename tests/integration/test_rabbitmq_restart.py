@@ -31,6 +31,20 @@ def test_the_node_knows_policies_and_one_user(node: Node) -> None:
         Management(f"http://127.0.0.1:{node.management_port}", "meshwork", "wrong").call("GET", "overview")
 
 
+@pytest.mark.parametrize("steps", range(12))
+async def test_who_stops_leaves_no_error_in_the_broker_s_log(node: Node, steps: int) -> None:
+    """As a worker does: its consumer is stopped, and a few steps of the event loop later its connections are closed."""
+    broker = RabbitBroker(node.url, f"leaves-{steps}")
+    await broker.connect()
+    subscription = await broker.subscribe("stage.mvs", Inbox(), 1)
+    await subscription.cancel()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    await asyncio.wait_for(broker.close(), 2)
+    await eventually(lambda: any("closing AMQP" in line and f"leaves-{steps}#consume" in line for line in node.log.splitlines()))
+    assert "[error]" not in node.log and "CHANNEL_ERROR" not in node.log
+
+
 async def test_a_killed_broker_loses_nothing(node: Node) -> None:
     """What was confirmed is there after the restart; consumers resume; what was in hand is a lost lease and comes again."""
     broker = RabbitBroker(node.url, "restart")
