@@ -1,7 +1,8 @@
 """Everything that the routes use, put together once in app.py."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends
@@ -16,6 +17,8 @@ from gateway.rate_limit import Rates
 from gateway.settings import GatewaySettings
 from gateway.tenants import Tenants
 from shared.ports import ArtifactStore
+
+COPIES_AT_ONCE = 4  # of photos in the store, by all retries: each holds one of the store's threads, and the relay needs some
 
 # Raises DependencyUnavailable when the dependency is away.
 Ping = Callable[[], Awaitable[None]]
@@ -45,6 +48,7 @@ class Parts:
     exposition: Callable[[], tuple[bytes, str]]
     new_id: Callable[[], str]
     has_schema: Callable[[], bool]
+    copies: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(COPIES_AT_ONCE))
 
 
 async def _parts(connection: HTTPConnection) -> Parts:

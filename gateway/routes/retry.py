@@ -26,7 +26,6 @@ from shared.storage import keys
 router = APIRouter(prefix="/api/v1", tags=["new jobs"])
 
 _CODES = ("NOT_FOUND", "JOB_NOT_FINISHED", "IDEMPOTENCY_CONFLICT", "VALIDATION_FAILED", "UNSAFE_URL", "PAYLOAD_TOO_LARGE", "QUOTA_EXCEEDED")
-_COPIES_AT_ONCE = 8
 
 
 @router.post(
@@ -79,13 +78,12 @@ def _asked(job: Job, request: JobRequest) -> dict[str, Any]:
 
 async def _insert_with_copies(new: NewJob, parts: Parts) -> InsertedJob:
     """The job with photos of its own: the earlier job may be deleted. Raises ObjectMissing when it was already."""
-    turns = asyncio.Semaphore(_COPIES_AT_ONCE)
 
     async def copied(index: int, image: ImageSource) -> ImageSource:
         if image.key is None:
             return image
         target = keys.image(new.id, index, image.name)
-        async with turns:
+        async with parts.copies:
             await parts.store.copy(image.key, target)
         return image.model_copy(update={"key": target})
 

@@ -7,7 +7,9 @@ import pytest
 
 from gateway.database.records import JobRecord
 from gateway.door import Door
+from gateway.parts import COPIES_AT_ONCE
 from shared.errors import ObjectMissing
+from shared.storage.minio import THREADS
 from tests.unit.gateway_http.conftest import KEY, URLS, RunningGateway, assert_problem
 
 PHOTOS = [("images", (f"{index}.jpg", bytes([index]) * 1000, "image/jpeg")) for index in range(3)]
@@ -94,6 +96,27 @@ async def test_a_parent_deleted_while_its_photos_are_copied_is_gone(
     monkeypatch.setattr(gateway.store, "copy", gone)
     assert_problem(await api.post(f"/api/v1/jobs/{parent}/retry"), 404, "NOT_FOUND")
     assert [job["job_id"] for job in (await api.get("/api/v1/jobs")).json()["jobs"]] == [parent]
+
+
+async def test_retries_leave_the_store_threads_for_others(
+    api: httpx.AsyncClient, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are asked for at once, and however many photos each has."""
+    uploaded = (await api.post("/api/v1/jobs", files=PHOTOS)).json()["job_id"]
+    await api.post(f"/api/v1/jobs/{uploaded}/cancel")
+    copy, under_way, most = gateway.store.copy, 0, 0
+
+    async def counted(source: str, target: str) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.02)
+        await copy(source, target)
+        under_way -= 1
+
+    monkeypatch.setattr(gateway.store, "copy", counted)
+    await asyncio.gather(*(retried(api, uploaded) for _ in range(4)))
+    assert most == COPIES_AT_ONCE < THREADS
 
 
 async def test_only_an_ended_job_of_ones_own_is_retried(api: httpx.AsyncClient, anonymous: httpx.AsyncClient) -> None:
