@@ -123,7 +123,7 @@ class SimulatedDelivery(MemoryDelivery):
         """For how long its worker has been able to do nothing but wait for the store, and could have put it aside."""
         broker, loop = self._broker, cast(SimulationLoop, asyncio.get_running_loop())
         away = broker.network.away
-        hindered = BROKER in away or loop.stalled_until(broker.process) > self._received_at
+        hindered = BROKER in away or any(ended > self._received_at for _, ended in loop.stalls(broker.process))
         if STORE not in away or hindered or broker.computations() > self._computations:
             return 0.0
         return loop.time() - max(self._received_at, away[STORE])

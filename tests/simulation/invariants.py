@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,16 @@ from shared.contracts.split import Split
 from shared.runtime.repair import MAX_FINDINGS
 from shared.storage import keys
 from tests.simulation.network import until_calm
+from tests.simulation.parts import WEBHOOK_SCHEDULE_S
 from tests.simulation.stand_ins import CROWD, LINEAGE, PARTITIONED, RESULT, STEPS
 from tests.support.gateway_rows import LINKS, TENANT
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+TROUBLES = ("INTERNAL", "OUT_OF_MEMORY", "NO_SURFACE")  # codes of what the stages' stand-ins raise
 CLOSERS = CROWD  # of a round: those that commit its last parts at once look again but for one; and what follows it
-CALL_UNDER_WAY_S = 120.0  # one that had begun when the store was told that its job is deleted, or when its caller was stalled
+CALL_UNDER_WAY_S = 120.0  # one that had begun when the store was told that its job is deleted; stalls of its caller come on top
 
 
 @dataclass
@@ -72,7 +75,7 @@ def _may_fail(world: "World", error: dict[str, Any]) -> bool:
     """Killed workers, damaged artifacts and faults of the stages are what a job may fail by; two damages are mended."""
     code = error.get("code")
     damaged = code == "ARTIFACT_CORRUPT" and world.bucket.faults >= MAX_FINDINGS
-    return world.plan.trouble > 0 or code == "WORKER_LOST" or damaged
+    return code == "WORKER_LOST" or damaged or (world.plan.trouble > 0 and code in TROUBLES)
 
 
 def _of_webhooks(world: "World", record: JobRecord, deliveries: list[DeliveryRecord]) -> list[str]:
@@ -117,12 +120,19 @@ def _of_delivery(world: "World", record: DeliveryRecord) -> list[str]:
         found.append(f"{row.job_id}: webhook {row.type} is delivered, but nobody took it")
     if row.status == "parked" and _was_told_as_taken(record):
         found.append(f"{row.job_id}: webhook {row.type} is parked, though it was taken")
+    if row.status == "parked" and world.receiver.tries[row.id] <= len(WEBHOOK_SCHEDULE_S) and not _was_lost(record):
+        found.append(f"{row.job_id}: webhook {row.type} is parked after {world.receiver.tries[row.id]} calls")
     return found
 
 
 def _was_told_as_taken(record: DeliveryRecord) -> bool:
     """A call that was taken, while whoever made it was killed before it could say so, is nobody's knowledge."""
     return any(attempt.error is None for attempt in record.attempts)
+
+
+def _was_lost(record: DeliveryRecord) -> bool:
+    """Its callers were killed again and again: that ends a schedule."""
+    return any(attempt.error is not None and "was lost again and again" in attempt.error for attempt in record.attempts)
 
 
 def _of_artifacts(world: "World", record: JobRecord) -> list[str]:
@@ -186,7 +196,16 @@ def _of_deleted(world: "World", ledger: Ledger, job_id: str, record: JobRecord |
     if marked_at is None:
         return [*found, f"{job_id}: deleted, and the store was never told"]
     calls = [call for call in world.receiver.calls if json.loads(call.body)["job_id"] == job_id]
-    late = [call.at for call in calls if call.at > max(marked_at, world.loop.stalled_until(call.by)) + CALL_UNDER_WAY_S]
+    late = [call.at for call in calls if call.at > _under_way_until(marked_at, world.loop.stalls(call.by))]
     if late:
         found.append(f"{job_id}: deleted at {ledger.deleted[job_id]:.0f} s, marked at {marked_at:.0f} s, called at {late}")
     return found
+
+
+def _under_way_until(marked_at: float, stalls: Sequence[tuple[float, float]]) -> float:
+    """When a call that had begun at `marked_at` must have been made."""
+    until = marked_at + CALL_UNDER_WAY_S
+    for began, ended in stalls:
+        if began <= until:
+            until = max(until, ended + CALL_UNDER_WAY_S)
+    return until

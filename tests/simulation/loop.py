@@ -7,7 +7,8 @@ import asyncio
 import contextvars
 import heapq
 import random
-from collections.abc import Callable, Coroutine
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from tests.simulation.network import PROCESS, WORLD
@@ -43,6 +44,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         self._timer_count = 0
         self._dead: set[str] = set()
         self._stalled: dict[str, float] = {}
+        self._stalls: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
         self._tasks: list[asyncio.Task[Any]] = []
         self.steps = 0
         self.trace = 0
@@ -59,10 +61,11 @@ class SimulationLoop(asyncio.AbstractEventLoop):
     def stall(self, process: str, seconds: float) -> None:
         """The process does nothing for a while, and does not know."""
         self._stalled[process] = self._now + seconds
+        self._stalls[process].append((self._now, self._now + seconds))
 
-    def stalled_until(self, process: str) -> float:
-        """When it goes on, or went on; 0 where it was never stalled."""
-        return self._stalled.get(process, 0.0)
+    def stalls(self, process: str) -> Sequence[tuple[float, float]]:
+        """When each began and ended, or will end, in seconds; in order."""
+        return self._stalls[process]
 
     def leave(self) -> None:
         """Keeps what was left until this process ends: collecting killed coroutines would run their `finally`."""

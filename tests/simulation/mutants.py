@@ -209,6 +209,16 @@ def _parked_outranks_delivered() -> Patch:
     return mock.patch.object(deliveries, "_park", park)
 
 
+def _parked_before_its_last_call() -> Patch:
+    """A delivery is given up one call early."""
+    real = webhooks.what_follows
+
+    def what_follows(message: Any, called: Any) -> Any:
+        return real(message.model_copy(update={"schedule_s": message.schedule_s[:-1]}), called)
+
+    return mock.patch.object(webhooks, "what_follows", what_follows)
+
+
 def _random_webhook_id() -> Patch:
     """A webhook's id does not follow from what it tells."""
     return mock.patch.object(webhook_bodies, "deterministic_id", lambda *parts: str(uuid.uuid4()))
@@ -223,6 +233,11 @@ def _held_while_away() -> Patch:
         self._store.patience.extend(self._message.step.hard_limit_s)
 
     return mock.patch.object(turn.Turn, "__init__", init)
+
+
+def _given_up_too_soon() -> Patch:
+    """A step is given up when two workers were lost on it."""
+    return mock.patch.object(turn, "MAX_LOST_WORKERS", 2)
 
 
 def _dead_letters_untold() -> Patch:
@@ -261,8 +276,10 @@ MUTANTS: dict[str, Callable[[], Patch]] = {
     "deleted-is-called": _deleted_is_called,
     "relay-marks-first": _relay_marks_first,
     "parked-outranks-delivered": _parked_outranks_delivered,
+    "parked-before-its-last-call": _parked_before_its_last_call,
     "random-webhook-id": _random_webhook_id,
     "dead-letters-untold": _dead_letters_untold,
+    "given-up-too-soon": _given_up_too_soon,
     "inputs-unverified": _inputs_unverified,
     "parts-share-a-key": part_mutants.parts_share_a_key,
     "last-part-alone-gathers": part_mutants.last_part_alone_gathers,

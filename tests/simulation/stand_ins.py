@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,9 +163,11 @@ class Receiver:
     rng: random.Random
     deaf: float = 0.0
     calls: list[Call] = field(default_factory=list)
+    tries: Counter[str] = field(default_factory=Counter)  # by webhook id; those that did not arrive too
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         await self.network.pass_by()
+        self.tries[headers["webhook-id"]] += 1
         fate = self.rng.random()
         if fate < self.deaf / 3:
             raise Unreachable("nobody there")

@@ -24,6 +24,7 @@ Seen = tuple[str, int, float]  # status, version, progress
 SplitOf = tuple[str, int, str, str]  # job, position, step, split
 _UNSENT = "SELECT job_id, kind, payload FROM outbox WHERE sent_at IS NULL AND kind IN ('publish', 'webhook')"
 _WEBHOOK_ENDS = ("delivered", "parked")
+_MOST_LOST = 5  # workers, before a step is given up
 
 
 @dataclass
@@ -72,8 +73,12 @@ class Watcher:
         self._longest_wait_s[id(message)] = (message, max(longest_s, waited_s))
 
     def given_up(self, messages: Iterable[Message]) -> None:
-        """Too many workers were lost with these. That must have to do with them."""
-        waits_s = [self._longest_wait_s.get(id(message), (message, 0.0))[1] for message in messages]
+        """Too many workers were lost with one of these copies. That must have to do with it."""
+        copies = list(messages)
+        lost = max((max(copy.delivery_count, _read(copy.publication.body).get("resumed", 0)) for copy in copies), default=_MOST_LOST)
+        if lost < _MOST_LOST:
+            self._complain([f"given up after {lost} workers were lost"])
+        waits_s = [self._longest_wait_s.get(id(copy), (copy, 0.0))[1] for copy in copies]
         self._complain(f"given up for a worker that was lost after waiting {wait_s:.0f} s" for wait_s in waits_s if wait_s > self.held_s)
 
     def found(self, query: str, *values: object) -> bool:
