@@ -3,7 +3,8 @@
     python -m shared.runtime.child_main services.sfm.stage:SfmStage CHANNEL_FD LIFELINE_FD PARENT_PID
 
 It leads a session of its own. A guard, forked before anything is imported, kills the whole session once the lifeline
-closes, so that neither this process nor what it started outlives the worker, however the worker ends.
+closes, so that neither this process nor what it started outlives the worker, however the worker ends. Where the kernel
+allows, none of them can look into the worker, which has the secrets.
 """
 
 import ctypes
@@ -25,6 +26,7 @@ from shared.contracts.manifest import StageReport
 from shared.errors import OutOfMemory, PermanentError, TransientError
 from shared.runtime.child_protocol import HEADER, Frame, error_frame, frame_size, pack, unpack
 from shared.runtime.compute import StageInfo
+from shared.runtime.confinement import confine
 from shared.runtime.out_of_memory import is_out_of_memory
 from shared.runtime.stage import Part, PartitionedStage, Stage
 from shared.runtime.workspace import Workspace
@@ -166,6 +168,8 @@ def main() -> None:
     _start_guard(lifeline)
     _die_with(parent_pid)
     faulthandler.enable()
+    if not confine():
+        sys.stderr.write("this kernel has no Landlock: a stage could read the secrets of its worker\n")
     channel = Channel(socket.socket(fileno=channel_fd))
     try:
         stage = load_stage(target)

@@ -110,6 +110,14 @@ def test_every_service_is_held_to_its_place(service: str, name: str) -> None:
     assert not {"pid", "ipc", "network_mode", "devices"} & settings.keys()
 
 
+def test_stages_have_neither_callers_secrets_nor_a_way_to_the_database() -> None:
+    """They read files of strangers: what unseals webhooks' secrets, and the rows, are for the gateway and the webhooks alone."""
+    services = compose("production.yml")["services"]
+    assert {name for name in OURS if "MESHWORK_SEAL_KEY" in services[name]["environment"]} == {"gateway", "webhooks"}
+    assert {name for name in EVERY if "database" in services[name].get("networks", ())} == {"gateway", "postgres"}
+    assert services["postgres"]["networks"] == ["database"]
+
+
 @pytest.mark.parametrize("service", EVERY)
 def test_every_service_of_production_has_limits(service: str) -> None:
     """Memory, logs and the time to end; who ends unasked is started again."""

@@ -25,6 +25,7 @@ Behaviour = Literal[
     "hang",
     "hang_once",
     "spawn",
+    "pry",
     "eat",
     "memory_error",
     "cv2_memory",
@@ -131,6 +132,17 @@ def spawn(workspace: Workspace) -> None:
     time.sleep(3600)
 
 
+def pry(workspace: Workspace) -> None:
+    """Looks for secrets in the worker's environment, itself and by a program; what it reads, or why not, goes into a file."""
+    environment = f"/proc/{os.getppid()}/environ"
+    told = subprocess.run(["cat", environment], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False).stdout
+    try:
+        told += Path(environment).read_bytes()
+    except OSError as error:
+        told += type(error).__name__.encode()
+    (workspace.root.parent / "pried").write_bytes(told)
+
+
 def eat(workspace: Workspace) -> None:
     hoard = []
     while workspace.reduction == 0:
@@ -177,6 +189,7 @@ MISCHIEF: dict[Behaviour, Callable[[Workspace], None]] = {
     "hang": lambda workspace: time.sleep(3600),
     "hang_once": hang_once,
     "spawn": spawn,
+    "pry": pry,
     "eat": eat,
     "memory_error": raise_memory_error,
     "cv2_memory": raise_cv2_memory,

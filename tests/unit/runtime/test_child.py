@@ -232,18 +232,30 @@ from shared.runtime.settings import WorkerSettings
 async def main():
     async def ignore(fraction, message): pass
     compute = ChildCompute("tests.support.fake_stage:FakeStage", WorkerSettings())
-    params = {"behaviour": "spawn", "diary": sys.argv[2]}
+    params = {"behaviour": sys.argv[3], "diary": sys.argv[2]}
     await compute.run(ComputeTask(Path(sys.argv[1]), params, 60, 1 << 30), ignore, print)
 
 asyncio.run(main())
 """
 
 
+def test_a_stage_cannot_look_into_its_worker(tmp_path: Path) -> None:
+    """The worker's environment, which has the secrets, is under /proc for every process of the same user; ours have no capabilities."""
+    work = tmp_path / "work" / "w"
+    write_context(work, a_request("j"), ())
+    bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
+    command = [*bare, sys.executable, "-c", PARENT, str(work), str(tmp_path / "diary"), "pry"]
+    subprocess.run(command, cwd=Path.cwd(), env=os.environ | {"MESHWORK_SEAL_KEY": "of the worker"}, check=True, timeout=60)
+    said = (work.parent / "pried").read_text()
+    assert "Permission denied" in said and "PermissionError" in said
+    assert "of the worker" not in said
+
+
 def test_the_child_and_its_children_die_with_a_killed_worker(tmp_path: Path) -> None:
     """kill -9 of the worker leaves nothing behind, not even what the stage started."""
     work = tmp_path / "work" / "w"
     write_context(work, a_request("j"), ())
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(work), str(tmp_path / "diary")], cwd=Path.cwd())
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(work), str(tmp_path / "diary"), "spawn"], cwd=Path.cwd())
     spawned = work.parent / "spawned.pid"
     sleeper = int(wait_until(lambda: spawned.exists() and spawned.read_text(), 20))
     child = int((tmp_path / "diary").read_text().split()[0])
