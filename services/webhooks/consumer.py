@@ -18,7 +18,7 @@ from services.webhooks.settle import settle
 from shared.broker.headers import trace_id
 from shared.contracts.messages import WebhookMessage
 from shared.contracts.routing import HEADER_NEWER, HEADER_WAITED, WEBHOOKS_QUEUE
-from shared.errors import MeshworkError
+from shared.errors import LeaseLost, MeshworkError
 from shared.http.posting import Poster
 from shared.ports import ArtifactStore, Broker, Delivery, Subscription
 from shared.runtime.logging import task_context
@@ -114,6 +114,15 @@ class WebhookConsumer:
             self._under_way[task] = None
             task.add_done_callback(lambda done: self._under_way.pop(done, None))
         settling = Settling(self._broker, delivery, self._patience)
+        try:
+            await self._take(delivery, settling)
+        except LeaseLost:
+            raise
+        except Exception as error:  # left unsettled, it would take one of the prefetch from everybody until the service is restarted
+            logger.opt(exception=error).error("a delivery is given up")
+            await settling.give_up("INTERNAL", f"the service failed: {type(error).__name__}", None, None)
+
+    async def _take(self, delivery: Delivery, settling: Settling) -> None:
         message = read_message(delivery)
         if isinstance(message, Unreadable):
             await settling.give_up("INTERNAL", message.reason, None, None)
@@ -128,11 +137,15 @@ class WebhookConsumer:
             called = await self._attempt(message, delivery)
         except _Stopping:
             await settling.hand_back()
+            return
         except (WaitedTooLong, NoTurn):
             waited = count_header(delivery, HEADER_WAITED) + 1
             await settling.retry(AWAY_PAUSE_S, delivery.body, delivery.message_id, {HEADER_WAITED: waited})
-        else:
-            await self._settle(message, called, delivery, settling)
+            return
+        except Exception as error:  # whatever it is, the schedule gives it three days to be put right
+            logger.opt(exception=error).error("an attempt broke off", delivery=message.delivery_id)
+            called = Called(self._clock(), error=f"something went wrong on our side ({type(error).__name__})")
+        await self._settle(message, called, delivery, settling)
 
     async def _attempt(self, message: WebhookMessage, delivery: Delivery) -> Called | Dropped:
         if delivery.delivery_count >= MAX_LOST:

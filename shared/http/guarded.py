@@ -8,11 +8,13 @@ proxies and passwords from the environment are not used, cookies are not kept.
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
 
 import httpcore
 import httpx
@@ -103,8 +105,57 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
         )
 
 
+class TypedStream(httpcore.AsyncNetworkStream):
+    """A connection that fails only in ways that httpcore knows, and so httpx, and so `reasons`.
+
+    httpcore lets pass what comes after the TLS handshake: ssl.SSLError of bytes that are no TLS record, or of a server that wants to see
+    a certificate (with TLS 1.3 the client's handshake is over by then); anyio's EndOfStream of a write; ValueErrors of a name in TLS.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's signature
+        """What is there. Raises ReadError or ReadTimeout."""
+        with _failing_as(httpcore.ReadError):
+            return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's signature
+        """Raises WriteError or WriteTimeout."""
+        with _failing_as(httpcore.WriteError):
+            await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        """As the connection does."""
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+    ) -> httpcore.AsyncNetworkStream:
+        """The connection inside TLS. Raises ConnectError or ConnectTimeout."""
+        with _failing_as(httpcore.ConnectError):
+            return TypedStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        """As the connection says."""
+        return self._stream.get_extra_info(info)
+
+
+@contextmanager
+def _failing_as(failure: type[httpcore.NetworkError]) -> Iterator[None]:
+    try:
+        yield
+    except (httpcore.NetworkError, httpcore.TimeoutException):
+        raise
+    except Exception as error:
+        raise failure(f"the connection broke ({str(error) or type(error).__name__})") from error
+
+
 class GuardedBackend(httpcore.AsyncNetworkBackend):
-    """Dials only addresses that the policy allows. `dial` makes the connection to an address."""
+    """Dials only addresses that the policy allows. `dial` makes the connection to an address; what comes back is a `TypedStream`."""
 
     def __init__(self, policy: AddressPolicy, resolver: Resolver = resolve, dial: httpcore.AsyncNetworkBackend | None = None) -> None:
         self._policy = policy
@@ -123,7 +174,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         within_s = CONNECT_TIMEOUT_S if timeout is None else timeout
         try:
             async with asyncio.timeout(within_s):
-                return await self._connect(host, port, within_s, local_address, socket_options)
+                return TypedStream(await self._connect(host, port, within_s, local_address, socket_options))
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(f"no connection to {host} in time") from error
 

@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from standardwebhooks.webhooks import Webhook
 
 from shared.http.addresses import AddressPolicy
 from shared.http.posting import GuardedPoster
 from shared.sealing import seal
 from tests.support.eventually import eventually
+from tests.support.tls import Fault, breaking_server, make_certificate
 from tests.unit.http.server import Reply, Request, local_server
 from tests.unit.webhooks.world import BODY, OLD_SECRET, SEAL_KEY, SECRET, World, hurried, message, pauses, world
 
@@ -18,8 +20,8 @@ LOCAL = AddressPolicy.parse(["127.0.0.1/32"])
 
 
 @asynccontextmanager
-async def service(folder: Path, timeout_s: float = 5.0) -> AsyncIterator[World]:
-    async with world(folder, GuardedPoster(LOCAL, timeout_s), hurried()) as running:
+async def service(folder: Path, timeout_s: float = 5.0, **settings: int) -> AsyncIterator[World]:
+    async with world(folder, GuardedPoster(LOCAL, timeout_s), hurried(), **settings) as running:
         yield running
 
 
@@ -110,3 +112,22 @@ async def test_no_more_than_four_calls_reach_one_host_at_once(tmp_path: Path) ->
             await deliver(running, receiver.url(), delivery_id=f"d{index}")
         await eventually(lambda: len(running.events()) == 12, 10)
         assert receiver.most_at_once <= 4
+
+
+@pytest.mark.parametrize("fault", ["wants a certificate", "no TLS as the answer"])
+async def test_a_receiver_whose_tls_breaks_off_keeps_nobody_elses_webhooks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    """As many deliveries to it as are held at a time: each is told as a failed attempt and parked at last, and another's arrives."""
+    certificate = make_certificate(tmp_path, "IP:127.0.0.1")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    async with service(tmp_path, webhook_prefetch=4) as running, local_server(lambda _: Reply(204)) as good:
+        with breaking_server(certificate, fault) as port:
+            for index in range(4):
+                await deliver(running, f"https://127.0.0.1:{port}/", delivery_id=f"bad{index}", schedule_s=pauses("10s"))
+            await deliver(running, good.url(), delivery_id="good")
+            await eventually(lambda: len(running.parked()) == 4 and len(running.events()) == 9, 15)
+
+    outcomes = sorted((event["delivery_id"], event["outcome"]) for event in running.events())
+    assert outcomes == [*((f"bad{i}", told) for i in range(4) for told in ("failed", "parked")), ("good", "delivered")]
+    assert all("the connection broke" in event["error"] for event in running.events() if event["outcome"] != "delivered")

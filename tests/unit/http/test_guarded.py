@@ -3,19 +3,21 @@
 import asyncio
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
+import httpcore
 import httpx
 import pytest
 
 from shared.errors import UnsafeAddress
 from shared.http.addresses import PUBLIC_ONLY, AddressPolicy
 from shared.http.errors import TimedOut, Unreachable
-from shared.http.guarded import GuardedBackend, Resolver, guarded_client, reasons, resolve
+from shared.http.guarded import GuardedBackend, Resolver, TypedStream, guarded_client, reasons, resolve
+from tests.support.tls import FAULTS, Fault, breaking_server, make_certificate, server_tls
 from tests.unit.http.server import Reply, local_server
 
 LOCAL = AddressPolicy.parse(["127.0.0.1/32"])
@@ -156,19 +158,13 @@ async def test_there_are_no_unix_sockets() -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A key and a certificate of its own for photos.example, in one file."""
-    path = tmp_path / "certificate.pem"
-    kind = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=photos.example"
-    files = ["-keyout", str(path), "-out", str(tmp_path / "public.pem")]
-    subprocess.run(["openssl", *kind.split(), "-addext", "subjectAltName=DNS:photos.example", *files], check=True, capture_output=True)
-    path.write_text(path.read_text() + (tmp_path / "public.pem").read_text())
-    return path
+    """For photos.example."""
+    return make_certificate(tmp_path, "DNS:photos.example")
 
 
 async def test_tls_is_checked_against_the_name_and_not_the_address(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dialling an address keeps the URL's name for SNI and for the certificate; a certificate of nobody is refused."""
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(certificate)
+    tls = server_tls(certificate)
     names: list[str] = []
     tls.sni_callback = lambda _socket, name, _context: names.append(name)
     async with local_server(lambda _: Reply(body=b"secret"), tls=tls) as server:
@@ -182,6 +178,49 @@ async def test_tls_is_checked_against_the_name_and_not_the_address(certificate: 
 
         assert answer.content == b"secret"
         assert names == ["photos.example", "photos.example", "other.example"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_tls_that_breaks_after_its_handshake_is_a_server_that_cannot_be_reached(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    """One that wants to see a certificate says so after the handshake; one that sends no TLS at all does so whenever it likes."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with breaking_server(certificate, fault) as port, pytest.raises(Unreachable, match="the connection broke") as caught:
+        await get(f"https://photos.example:{port}/", LOCAL, ScriptedDns(["127.0.0.1"]))
+    assert caught.value.may_pass
+
+
+class RawStream(httpcore.AsyncNetworkStream):
+    """Fails as layers below httpcore do, with what it has no name for."""
+
+    def __init__(self, failure: Exception) -> None:
+        self.failure = failure
+
+    async def read(self, *_: Any) -> bytes:
+        raise self.failure
+
+    async def write(self, *_: Any) -> None:
+        raise self.failure
+
+    async def start_tls(self, *_: Any) -> httpcore.AsyncNetworkStream:
+        raise self.failure
+
+
+RAW = [ssl.SSLError(1, "bad record"), anyio.EndOfStream(), OSError("reset"), ValueError("odd name"), RuntimeError("closing")]
+
+
+@pytest.mark.parametrize("raw", RAW, ids=repr)
+async def test_whatever_a_connection_raises_has_a_name(raw: Exception) -> None:
+    """What httpcore knows, which names the layer below; and what it knew before stays what it was."""
+    with pytest.raises(httpcore.ReadError):
+        await TypedStream(RawStream(raw)).read(1)
+    with pytest.raises(httpcore.WriteError):
+        await TypedStream(RawStream(raw)).write(b"x")
+    with pytest.raises(httpcore.ConnectError):
+        await TypedStream(RawStream(raw)).start_tls(ssl.create_default_context())
+    with pytest.raises(httpcore.ReadTimeout):
+        await TypedStream(RawStream(httpcore.ReadTimeout())).read(1)
 
 
 async def test_names_that_never_resolve_keep_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """One POST: the status decides, whatever the answer's body does."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from shared.errors import UnsafeAddress
 from shared.http.addresses import AddressPolicy
 from shared.http.errors import TimedOut, Unreachable
 from shared.http.posting import Answer, GuardedPoster
+from tests.support.tls import breaking_server, make_certificate
 from tests.unit.http.server import Reply, local_server
 
 LOCAL = AddressPolicy.parse(["127.0.0.1/32"])
@@ -48,6 +50,16 @@ async def test_a_status_that_was_said_counts(reply: Reply) -> None:
     async with local_server(lambda _: reply) as server:
         assert (await post(server.url())).status_code == 200
     assert asyncio.get_running_loop().time() - began < 4
+
+
+async def test_a_status_counts_whatever_becomes_of_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows it need not even be TLS; without a status there is no answer."""
+    certificate = make_certificate(tmp_path, "IP:127.0.0.1")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with breaking_server(certificate, "no TLS as the body") as port:
+        assert (await post(f"https://127.0.0.1:{port}/")).status_code == 200
+    with breaking_server(certificate, "no TLS as the answer") as port, pytest.raises(Unreachable):
+        await post(f"https://127.0.0.1:{port}/")
 
 
 @pytest.mark.parametrize("location", ["/other", "http://127.0.0.2/", "//[::1", "", "http://u:p@x/"])

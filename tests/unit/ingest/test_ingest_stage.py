@@ -20,6 +20,7 @@ from services.ingest.stage import IngestStage
 from shared.contracts.request import ImageSource, JobRequest
 from shared.errors import CODES, PermanentError
 from shared.runtime.workspace import Workspace
+from tests.support.tls import FAULTS, Fault, breaking_server, make_certificate
 
 Pages = dict[str, tuple[int, dict[str, str], bytes]]
 
@@ -307,6 +308,23 @@ def test_a_server_that_never_answers_costs_its_photo_only(tmp_path: Path, monkey
             (workspace.inputs("images") / f"{index + 1:03d}_{name}").write_bytes(data)
         report = IngestStage().run(workspace, IngestParams())
     assert {verdict.name: verdict.reason for verdict in report.images} == {"late.jpg": "TIMED_OUT"} | dict.fromkeys(good)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_server_whose_tls_breaks_off_costs_its_photo_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+    """After the handshake, where errors of TLS have other names."""
+    certificate = make_certificate(tmp_path, "IP:127.0.0.1")
+    monkeypatch.setenv("MESHWORK_ALLOWED_PRIVATE_NETWORKS", "127.0.0.1/32")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    good = {f"{seed}.jpg": encoded(sharp_pixels(seed)) for seed in range(3)}
+    with breaking_server(certificate, fault) as port:
+        uploads = [ImageSource(name=name, key=f"k/{name}") for name in good]
+        workspace = workspace_of(tmp_path, [*uploads, ImageSource(name="odd.jpg", url=f"https://127.0.0.1:{port}/odd.jpg")])
+        workspace.inputs("images").mkdir(parents=True)
+        for index, (name, data) in enumerate(good.items()):
+            (workspace.inputs("images") / f"{index:03d}_{name}").write_bytes(data)
+        report = IngestStage().run(workspace, IngestParams())
+    assert {verdict.name: verdict.reason for verdict in report.images} == {"odd.jpg": "UNREACHABLE"} | dict.fromkeys(good)
 
 
 def test_real_photos_are_kept_and_their_focal_length_is_known(tmp_path: Path, real_photos: Path) -> None:

@@ -10,7 +10,16 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from shared.broker.memory import MemoryBroker
-from shared.contracts.routing import HEADER_CODE, HEADER_JOB, HEADER_NEWER, HEADER_WAITED, TRACKER_QUEUE, WEBHOOKS_QUEUE, retry_queue
+from shared.contracts.routing import (
+    HEADER_CODE,
+    HEADER_JOB,
+    HEADER_NEWER,
+    HEADER_WAITED,
+    RETRY_EXCHANGE,
+    TRACKER_QUEUE,
+    WEBHOOKS_QUEUE,
+    retry_queue,
+)
 from shared.errors import DependencyUnavailable, UnsafeAddress
 from shared.http.errors import TimedOut, Unreachable
 from shared.http.posting import Answer
@@ -113,6 +122,36 @@ async def test_a_call_that_cannot_be_made_is_a_failed_attempt(tmp_path: Path, fa
         (event,) = w.events()
         assert (event["outcome"], event["status_code"], event["error"]) == ("failed", None, str(failure))
         assert w.waiting() == {"10s": 1}
+
+
+async def test_whatever_breaks_a_call_off_is_a_failed_attempt(tmp_path: Path) -> None:
+    """An error that nobody thought of costs its delivery this attempt and nobody else anything, though it fills the prefetch."""
+    async with world(tmp_path, ScriptedPoster([RuntimeError("never thought of"), Answer(200)]), webhook_prefetch=1) as w:
+        await delivered(w)
+        await delivered(w, delivery_id="d2")
+
+        assert [(event["delivery_id"], event["outcome"]) for event in w.events()] == [("d1", "failed"), ("d2", "delivered")]
+        assert w.events()[0]["error"] == "something went wrong on our side (RuntimeError)"
+        assert w.waiting() == {"10s": 1} and not w.parked()
+
+
+async def test_what_nobody_can_settle_is_parked(tmp_path: Path) -> None:
+    """Left unsettled it would take its place of the prefetch for good."""
+    async with world(tmp_path, ScriptedPoster([Answer(500), Answer(200)]), webhook_prefetch=1) as w:
+        publish = w.broker.publish
+
+        async def refused(publication: Publication) -> None:
+            if publication.exchange == RETRY_EXCHANGE:
+                raise ValueError("nothing that a broker takes")
+            await publish(publication)
+
+        w.broker.publish = refused  # type: ignore[method-assign]
+        await delivered(w)
+        await delivered(w, delivery_id="d2")
+
+        (parked,) = w.parked()
+        assert (parked.headers[HEADER_CODE], parked.headers[HEADER_JOB]) == ("INTERNAL", "j1")
+        assert [event["outcome"] for event in w.events()] == ["failed", "delivered"]
 
 
 async def test_no_body_means_drop(tmp_path: Path) -> None:
