@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,32 +54,34 @@ class GuardedPoster:
         self._client = guarded_client(policy, httpx.Timeout(timeout_s), resolver, connections, kept_alive=0)
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """The whole call, from the look-up of the name on, within the timeout."""
+        """The call, from the look-up of the name to the answer's headers, within the timeout; the body has `HEAR_OUT_S` more."""
         try:
             check_url(url, self._policy)
         except ValueError as error:
             raise Unreachable(str(error)) from error
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._post(url, body, headers)
-        except TimeoutError as error:
-            raise TimedOut(f"no answer within {self._timeout_s:g} s") from error
+        with reasons():
+            response = await self._answered(url, body, headers)
+        await self._hear_out(response)
+        return Answer(response.status_code, response.headers.get("retry-after"))
 
     async def close(self) -> None:
         """Closes the connections that are kept open."""
         await self._client.aclose()
 
-    async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        with reasons():
-            async with self._client.stream("POST", url, content=body, headers=dict(headers)) as response:
-                await self._hear_out(response)
-                return Answer(response.status_code, response.headers.get("retry-after"))
+    async def _answered(self, url: str, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
+        """The answer as far as its headers; its body has not been read."""
+        request = self._client.build_request("POST", url, content=body, headers=dict(headers))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._client.send(request, stream=True)
+        except TimeoutError as error:
+            raise TimedOut(f"no answer within {self._timeout_s:g} s") from error
 
     async def _hear_out(self, response: httpx.Response) -> None:
-        """Lets the server finish a short answer. The status has been said: nothing that happens now changes it."""
+        """Lets the server finish a short answer, and closes. The status has been said: nothing that happens now changes it."""
         heard = 0
-        with suppress(TimeoutError, httpx.HTTPError):
-            async with asyncio.timeout(HEAR_OUT_S):
+        with suppress(Exception):
+            async with asyncio.timeout(HEAR_OUT_S), aclosing(response):
                 async for chunk in response.aiter_raw():
                     heard += len(chunk)
                     if heard > self._max_answer_bytes:

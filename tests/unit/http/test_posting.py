@@ -52,6 +52,12 @@ async def test_a_status_that_was_said_counts(reply: Reply) -> None:
     assert asyncio.get_running_loop().time() - began < 4
 
 
+async def test_a_status_that_was_said_just_in_time_counts() -> None:
+    """Also where the answer's body would outlast the time of the call."""
+    async with local_server(lambda _: Reply(200, delay_s=1.0, pieces=[b"x"] * 1000, pause_s=1.0)) as server:
+        assert (await post(server.url(), timeout_s=2.0)).status_code == 200
+
+
 async def test_a_status_counts_whatever_becomes_of_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows it need not even be TLS; without a status there is no answer."""
     certificate = make_certificate(tmp_path, "IP:127.0.0.1")
