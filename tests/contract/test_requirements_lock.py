@@ -1,7 +1,11 @@
 """What is installed is what was tested: requirements.lock has every package, with hashes, and each image takes its part of it."""
 
+import ast
 import re
-from importlib.metadata import requires
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions, requires
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -13,6 +17,7 @@ from shared.contracts.routing import STAGES
 
 ROOT = LOCK.parent
 SHARED = "shared/requirements.txt"
+TOP_LEVEL = {"gateway", "services", "shared", "pipelines", "deploy", "tests"}
 FOLDERS = {"gateway": "gateway", "webhooks": "services/webhooks", **{stage: f"services/{stage}" for stage in STAGES}}
 
 
@@ -47,6 +52,29 @@ def test_the_part_of_a_service_is_complete(service: str) -> None:
     assert asked_for(SHARED, own).items() <= part.items()
     needed = {canonicalize_name(found.name) for name in part for found in map(Requirement, requires(name) or ()) if _is_wanted(found)}
     assert needed - part.keys() == set()
+
+
+@pytest.mark.parametrize("service", FOLDERS)
+def test_what_a_service_imports_is_in_its_image(service: str) -> None:
+    """Packages: in its part of the lock. Our own: in the folders that the image is made of."""
+    own = f"{FOLDERS[service]}/requirements.txt"
+    folders = [FOLDERS[service], "shared", *(["pipelines"] if service == "gateway" else [])]
+    imported = {module for folder in folders for file in (ROOT / folder).rglob("*.py") for module in _imports(file)}
+    ours = {module for module in imported if module.partition(".")[0] in TOP_LEVEL}
+    assert [module for module in ours if not module.startswith(tuple(folder.replace("/", ".") for folder in folders))] == []
+    packages = packages_distributions()
+    tops = {module.partition(".")[0] for module in imported - ours} - sys.stdlib_module_names
+    part = pins(part_of(LOCK.read_text(), [SHARED, own])).keys()
+    assert [top for top in tops if part.isdisjoint(map(canonicalize_name, packages.get(top, [top])))] == []
+
+
+def _imports(file: Path) -> Iterator[str]:
+    """Modules that it names, also inside functions."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
 
 
 def _is_wanted(requirement: Requirement) -> bool:
