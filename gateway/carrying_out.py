@@ -10,7 +10,7 @@ from gateway.database.outbox import Claim
 from gateway.database.records import UNFINISHED
 from shared.contracts.messages import StageMessage, WebhookMessage
 from shared.contracts.request import JobRequest
-from shared.contracts.routing import HEADER_JOB, HEADER_STEP, WEBHOOKS_QUEUE, WORK_EXCHANGE, stage_queue
+from shared.contracts.routing import HEADER_JOB, HEADER_STEP, WEBHOOKS_QUEUE, WORK_EXCHANGE, deterministic_id, stage_queue
 from shared.contracts.slip import RoutingSlip
 from shared.ports import ArtifactStore, Broker, Headers, Publication
 from shared.sealing import seal
@@ -93,6 +93,7 @@ class Carrier:
             attempt=int(claim.payload.get("attempt", 1)),
             schedule_s=self.settings.webhook_schedule_s,
             replay=replay,
+            tenant=deterministic_id("tenant", job.tenant),
         )
         headers = self.settings.make_headers("webhook.work", message.message_id, job.id, None)
         await self.broker.publish(

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from loguru import logger
 
 from services.webhooks.call import Called, Clock, call, utc_now
-from services.webhooks.hosts import HostTurns, NoTurn
 from services.webhooks.prepare import Dropped, Prepared, prepare
 from services.webhooks.reading import read_message
 from services.webhooks.schedule import what_follows
 from services.webhooks.settings import WebhookSettings
 from services.webhooks.settle import settle
+from services.webhooks.turns import NoTurn, ShareUsedUp, Turns
 from shared.broker.headers import trace_id
 from shared.contracts.messages import WebhookMessage
 from shared.contracts.routing import HEADER_NEWER, HEADER_WAITED, WEBHOOKS_QUEUE
@@ -32,6 +32,8 @@ CONSUMER = "consumer"
 MAX_LOST = 5  # deliveries that took their worker with them
 NEWER_PAUSE_S = 60.0
 AWAY_PAUSE_S = 10.0
+# Thousands of one tenant, each coming back every ten seconds for hours, would be a load of their own.
+LONGEST_PAUSE_S = 300.0
 _PING_S = 5.0
 
 
@@ -72,7 +74,7 @@ class WebhookConsumer:
         self._patience = Patience(settings.webhook_store_patience_s, self._set_state, rng or random.Random())  # noqa: S311 - jitter
         self._artifacts = store
         self._store = PatientStore(store, self._patience)
-        self._hosts = HostTurns(settings.webhook_calls_per_host)
+        self._turns = Turns(settings.webhook_prefetch, settings.webhook_calls_per_host)
         self._subscription: Subscription | None = None
         self._watch: asyncio.Task[None] | None = None
         self._under_way: dict[asyncio.Task[None], None] = {}  # in the order of receipt
@@ -138,9 +140,10 @@ class WebhookConsumer:
         except _Stopping:
             await settling.hand_back()
             return
-        except (WaitedTooLong, NoTurn):
+        except (WaitedTooLong, NoTurn) as reason:
             waited = count_header(delivery, HEADER_WAITED) + 1
-            await settling.retry(AWAY_PAUSE_S, delivery.body, delivery.message_id, {HEADER_WAITED: waited})
+            pause_s = min(AWAY_PAUSE_S * waited, LONGEST_PAUSE_S) if isinstance(reason, ShareUsedUp) else AWAY_PAUSE_S
+            await settling.retry(pause_s, delivery.body, delivery.message_id, {HEADER_WAITED: waited})
             return
         except Exception as error:  # whatever it is, the schedule gives it three days to be put right
             logger.opt(exception=error).error("an attempt broke off", delivery=message.delivery_id)
@@ -150,7 +153,7 @@ class WebhookConsumer:
     async def _attempt(self, message: WebhookMessage, delivery: Delivery) -> Called | Dropped:
         if delivery.delivery_count >= MAX_LOST:
             return Called(self._clock(), error="the service was lost again and again while it made this call", lost=True)
-        async with self._hosts.turn(message.url):
+        async with self._turns.turn(message.url, message.tenant):
             if self._stopping:
                 raise _Stopping
             prepared = await prepare(message, self._store)

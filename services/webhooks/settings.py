@@ -11,7 +11,7 @@ class WebhookSettings(SharedSettings):
     health_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from other hosts
     webhook_timeout_s: float = Field(default=15.0, gt=0)  # one call, to the answer's status; a receiver should queue and answer
     webhook_prefetch: int = Field(default=32, ge=1)  # deliveries held at a time
-    webhook_calls_per_host: int = Field(default=4, ge=1)  # of those: one slow receiver must not hold up the others
+    webhook_calls_per_host: int = Field(default=4, ge=1)  # of those, for one tenant: one slow receiver must not hold up the others
     # A store that is away longer: the delivery waits in retry.10s. Held, each loss of the service would count against it.
     webhook_store_patience_s: float = Field(default=10.0, gt=0)
     dependency_check_s: float = Field(default=10.0, gt=0)  # how often readiness asks broker and store

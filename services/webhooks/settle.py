@@ -5,7 +5,7 @@ from services.webhooks.schedule import Next
 from shared.broker.headers import message_headers
 from shared.contracts.events import WebhookAttempted, event_key
 from shared.contracts.messages import WebhookMessage
-from shared.contracts.routing import EVENTS_EXCHANGE
+from shared.contracts.routing import EVENTS_EXCHANGE, HEADER_WAITED
 from shared.ports import Delivery, Publication
 from shared.runtime.patience import PatientPublisher
 from shared.runtime.settling import Settling
@@ -26,7 +26,7 @@ async def settle(
     await publisher.publish(attempted(message, called, following, attempt_id, delivery))
     if following.retry_in_s is not None:
         again = message.model_copy(update={"attempt": message.attempt + 1})
-        await settling.retry(following.retry_in_s, again.to_bytes(), again.message_id)
+        await settling.retry(following.retry_in_s, again.to_bytes(), again.message_id, {HEADER_WAITED: 0})
     elif following.parked_as is not None:
         await settling.give_up(following.parked_as, called.error or "", message.job_id, None)
     else:

@@ -65,6 +65,7 @@ class WebhookMessage(Contract):
     attempt: int = 1
     schedule_s: tuple[FiniteFloat, ...] = ()  # pauses before attempts 2, 3, …
     replay: str = ""  # id of a replay asked for by a person: one call now, the schedule untouched
+    tenant: str = ""  # tells tenants apart and names none; empty from gateways that sent none: they are one tenant
 
     @property
     def message_id(self) -> str:

@@ -24,7 +24,7 @@ HEADER_REASON = "reason"  # on dead letters: a sentence
 HEADER_NEWER = "newer"  # how often a message of a newer schema version was put back
 HEADER_OTHER_VERSION = "other-version"  # how often a share of a step split by another version of its stage was put back
 HEADER_LOOKED = "looked"  # how often a share of a step was put back because another had begun what follows
-HEADER_WAITED = "waited"  # how often a message was put aside: a dependency was away, or a receiver of webhooks slow
+HEADER_WAITED = "waited"  # how often a message was put aside: a dependency was away, or receivers of webhooks slow
 HEADER_TRACEPARENT = "traceparent"
 
 _NAMESPACE = uuid.UUID("6d657368-776f-5b6b-8000-000000000001")

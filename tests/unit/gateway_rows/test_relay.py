@@ -109,6 +109,19 @@ async def test_a_webhook_carries_its_schedule_and_sealed_secrets(
     assert SECRET not in published(broker, WEBHOOKS_QUEUE)[0].body.decode()
 
 
+async def test_a_webhook_tells_tenants_apart_and_names_none(
+    database: Database, repository: JobRepository, relay: Relay, broker: MemoryBroker
+) -> None:
+    """Two of a tenant are of one, another's is not."""
+    for tenant in ("acme", "acme", "rival"):
+        await repository.cancel_job(tenant, await insert(database, new_job(tenant)))
+    await relay.run_once()
+    bodies = [publication.body.decode() for publication in published(broker, WEBHOOKS_QUEUE)]
+    tenants = [WebhookMessage.model_validate_json(body).tenant for body in bodies]
+    assert sorted(tenants.count(tenant) for tenant in tenants) == [1, 2, 2]
+    assert all(tenants) and not any(name in body for name in ("acme", "rival") for body in bodies)
+
+
 async def test_a_replay_is_one_call_of_the_same_delivery(
     database: Database, repository: JobRepository, relay: Relay, broker: MemoryBroker
 ) -> None:

@@ -291,7 +291,7 @@ async def test_one_host_gets_four_calls_at_a_time(tmp_path: Path) -> None:
 async def test_a_host_that_takes_its_time_holds_nobody_up(tmp_path: Path) -> None:
     """More calls for it than are held at a time: what gets no turn comes back later, uncounted, and another host is called meanwhile."""
     poster = ScriptedPoster(gate=asyncio.Event())
-    async with world(tmp_path, poster, webhook_prefetch=12) as w:
+    async with world(tmp_path, poster, webhook_prefetch=16) as w:
         for i in range(40):
             wanted = message(delivery_id=f"slow{i}")
             await w.store_body(wanted)

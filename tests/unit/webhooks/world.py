@@ -20,7 +20,7 @@ from shared.broker.topology import TOPOLOGY, Topology
 from shared.contracts.messages import WebhookMessage
 from shared.contracts.routing import DEAD_WEBHOOKS_QUEUE, RETRY_DELAYS_S, TRACKER_QUEUE, WEBHOOKS_QUEUE, WORK_EXCHANGE, retry_queue
 from shared.http.posting import Answer, Poster
-from shared.ports import Publication
+from shared.ports import Headers, Publication
 from shared.sealing import new_seal_key, seal
 from shared.storage import keys
 from shared.storage.directory import DirectoryStore
@@ -101,9 +101,9 @@ class World:
     http: Any
     consumer: WebhookConsumer
 
-    async def publish(self, wanted: WebhookMessage, body: bytes | None = None) -> None:
-        """As the relay does."""
-        headers = message_headers("webhook.deliver", "/meshwork/gateway", wanted.message_id, wanted.job_id)
+    async def publish(self, wanted: WebhookMessage, body: bytes | None = None, headers: Headers | None = None) -> None:
+        """As the relay does; `headers`: what it went through since."""
+        headers = message_headers("webhook.deliver", "/meshwork/gateway", wanted.message_id, wanted.job_id) | dict(headers or {})
         raw = wanted.to_bytes() if body is None else body
         await MemoryBroker(self.server).publish(Publication(WORK_EXCHANGE, WEBHOOKS_QUEUE, raw, wanted.message_id, headers=headers))
 
