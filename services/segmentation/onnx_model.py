@@ -84,7 +84,8 @@ class OnnxSegmenter:
             session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime's own exceptions have no common base
             raise UnusableModelError("it is no ONNX model that this server can run") from error
-        shape = session.get_inputs()[0].shape
+        inputs = session.get_inputs()
+        shape = (inputs[0].shape if inputs else None) or []  # a model may have no input, and an input no shape
         fixed = [size for size in _spatial(shape, model.layout) if isinstance(size, int)]
         if len(shape) != 4 or (len(fixed) == 2 and tuple(fixed) != (model.input_height, model.input_width)):
             raise UnusableModelError(f"its input is {shape}, not {model.input_height}×{model.input_width}")
@@ -103,10 +104,9 @@ class OnnxSegmenter:
         try:
             outputs = self.session.run(None, {name: self._prepared(resized)})
             probability = _activated(np.asarray(outputs[self.model.output_index], np.float32), self.model.activation)
+            full = cv2.resize(probability, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         except Exception as error:
             raise UnusableModelError("it failed on a photo, or has no such output") from error
-        height, width = photo.shape[:2]
-        full = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
         confidence = float(np.abs(probability - 0.5).mean() * 2)
         return ObjectMask(np.where(full >= self.model.threshold, 255, 0).astype(np.uint8), confidence)
 

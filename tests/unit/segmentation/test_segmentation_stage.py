@@ -130,6 +130,42 @@ def test_only_the_operators_folder_can_be_named(tmp_path: Path, monkeypatch: pyt
         assert refused.value.code == "MODEL_UNUSABLE"
 
 
+FLOAT = TensorProto.FLOAT
+PHOTO = helper.make_tensor_value_info("image", FLOAT, [1, 3, 64, 64])
+PICTURE = helper.make_tensor("picture", FLOAT, [1, 1, 2, 2], [0.0, 1.0, 0.0, 1.0])
+NOTHING = helper.make_tensor("picture", FLOAT, [1, 1, 0, 4], [])
+NUMBER = helper.make_tensor("picture", FLOAT, [], [1.0])
+
+
+@pytest.mark.parametrize("activation", ["none", "sigmoid", "softmax", "minmax"])
+@pytest.mark.parametrize(
+    "inputs, picture",
+    [
+        ([], PICTURE),
+        ([helper.make_tensor_value_info("image", FLOAT, None)], PICTURE),
+        ([helper.make_tensor_value_info("image", FLOAT, [])], PICTURE),
+        ([PHOTO, helper.make_tensor_value_info("more", FLOAT, [1])], PICTURE),
+        ([helper.make_tensor_value_info("image", TensorProto.STRING, [1, 3, 64, 64])], PICTURE),
+        ([PHOTO], NOTHING),
+        ([PHOTO], NUMBER),
+    ],
+    ids=["no input", "no shape", "a number", "two inputs", "texts", "an empty output", "a number out"],
+)
+def test_an_odd_network_is_refused_with_a_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[onnx.ValueInfoProto], picture: onnx.TensorProto, activation: str
+) -> None:
+    """Whatever it takes and gives that onnxruntime lets it: it is the caller's to change, and no fault of ours to try again."""
+    nodes = [helper.make_node("Constant", [], ["picture"], value=picture)]
+    outputs = [helper.make_tensor_value_info("picture", FLOAT, None)]
+    graph = helper.make_graph(nodes, "odd", inputs, outputs)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "odd.onnx")
+    monkeypatch.setenv("MESHWORK_MODEL_DIR", str(tmp_path))
+    declared = OnnxModel(name="odd.onnx", input_width=64, input_height=64, activation=activation)
+    with pytest.raises(PermanentError) as refused:
+        run(tmp_path / "job", [photo_of_a_disc(0)[0]], SegmentationParams(mode="onnx", model=declared))
+    assert refused.value.code == "MODEL_UNUSABLE"
+
+
 def test_a_network_of_another_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The declaration is checked against the model before a photo is touched."""
     brightness_model(tmp_path / "dark.onnx")
