@@ -56,6 +56,10 @@ CODES: dict[str, CodeInfo] = {
     "IMAGE_TOO_LARGE": CodeInfo(
         "The image is larger than the limit.", "Stay under 64 MiB and 100 megapixels; an archive or a video under 2 GiB as it is sent."
     ),
+    "IMAGE_TOO_SMALL": CodeInfo(
+        "The image is too small or too narrow to show anything.",
+        "Send photos of at least 32 pixels a side, and no side more than 20 times as long as the other.",
+    ),
     "TIMED_OUT": CodeInfo("The photo did not arrive in time.", "Serve photos faster, or upload them.", True),
     "CORRUPT_ARCHIVE": CodeInfo("The archive is damaged.", "Make it again and test it (`unzip -t`); it may have been cut off."),
     "ARCHIVE_TOO_LARGE": CodeInfo(

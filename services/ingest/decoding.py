@@ -10,9 +10,10 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
+from services.ingest.exif import PhotoExif, read_exif
 from services.ingest.segments import is_overloaded
 
 Image.init()  # Pillow loads its readers late, and `formats` takes loaded ones only
@@ -20,7 +21,6 @@ register_heif_opener(thumbnails=False)
 Image.MAX_IMAGE_PIXELS = None  # the limit is checked here, from the header, with a code of its own
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF")
-_ORIENTATION = 0x0112
 _TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
 _LARGE_MEGAPIXELS = 40.0
 _ONE_LARGE_AT_A_TIME = Lock()  # unpacking takes up to 16 bytes a pixel: two of 100 megapixels at once would meet the child's limit
@@ -40,13 +40,13 @@ class UnusablePhotoError(Exception):
 
 @dataclass(frozen=True)
 class Decoded:
-    """A photo that opened. `image` is upright, RGB, 8 bit; `exif` is as Pillow read it.
+    """A photo that opened. `image` is upright, RGB, 8 bit.
 
     `as_is`: the file itself already is an upright 8-bit sRGB JPEG. `lossless`: it was no JPEG, WebP or HEIC.
     """
 
     image: Image.Image
-    exif: Image.Exif
+    exif: PhotoExif
     as_is: bool
     lossless: bool
 
@@ -98,19 +98,14 @@ def _tile_pixels(image: Image.Image) -> int:
 
 def _unpack(image: Image.Image) -> Decoded:
     image.load()
-    exif = image.getexif()
-    upright = exif.get(_ORIENTATION, 1) in {0, 1}
+    exif = read_exif(image)
     kind, mode = image.format, image.mode
     srgb = _is_srgb(image.info.get("icc_profile"))
     opaque = _on_white(image)
     pixels = _to_rgb(opaque if srgb else _to_srgb(opaque, image.info["icc_profile"]))
-    pixels = pixels if upright else _turned(pixels, exif)
-    return Decoded(pixels, exif, kind == "JPEG" and mode == "RGB" and upright and srgb, kind in {"PNG", "TIFF"})
-
-
-def _turned(image: Image.Image, exif: Image.Exif) -> Image.Image:
-    image.getexif()[_ORIENTATION] = exif[_ORIENTATION]  # conversions above may have lost it
-    return ImageOps.exif_transpose(image)
+    upright = pixels if exif.turn is None else pixels.transpose(exif.turn)
+    as_is = kind == "JPEG" and mode == "RGB" and srgb and upright is pixels
+    return Decoded(upright, exif, as_is, kind in {"PNG", "TIFF"})
 
 
 def _is_srgb(profile: bytes | None) -> bool:

@@ -2,9 +2,10 @@
 
 import math
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
-_IFD = ExifTags.IFD.Exif
+from services.ingest.exif import PhotoExif
+
 _INCH_MM, _CM_MM = 25.4, 10.0
 _FULL_FRAME_DIAGONAL_MM = 43.27  # the 35 mm equivalent compares diagonals (Exif 2.3, CIPA DCG-001), whatever the proportions
 # Sensor width in millimetres, from the makers' data sheets: for cameras that write no 35 mm equivalent, or round it to a whole number.
@@ -30,47 +31,33 @@ _SENSOR_WIDTH_MM = {
 _PLAUSIBLE = (0.3, 12.0)  # focal length by longest side: 117° to 5° across
 
 
-def focal_length_px(exif: Image.Exif, width: int, height: int) -> float | None:
+def focal_length_px(exif: PhotoExif, width: int, height: int) -> float | None:
     """None where EXIF says nothing plausible. `width` and `height` are the working image's.
 
     A known sensor comes first, then the 35 mm equivalent, then the focal plane's resolution, which is wrong most often.
     """
-    tags = exif.get_ifd(_IFD)
     longest = max(width, height)
-    focal_mm, equivalent_mm = _number(tags.get(ExifTags.Base.FocalLength)), _number(tags.get(ExifTags.Base.FocalLengthIn35mmFilm))
-    sensor_mm = _SENSOR_WIDTH_MM.get(_camera(exif)[1].lower())
+    focal_mm = exif.numbers.get(ExifTags.Base.FocalLength, 0.0)
+    equivalent_mm = exif.numbers.get(ExifTags.Base.FocalLengthIn35mmFilm, 0.0)
+    sensor_mm = _SENSOR_WIDTH_MM.get(exif.model.lower())
     candidates = (
         focal_mm / sensor_mm * longest if focal_mm and sensor_mm else 0.0,
         equivalent_mm / _FULL_FRAME_DIAGONAL_MM * math.hypot(width, height),
-        _by_focal_plane(tags, focal_mm, longest),
+        _by_focal_plane(exif, focal_mm, longest),
     )
     return next((value for value in candidates if _PLAUSIBLE[0] * longest <= value <= _PLAUSIBLE[1] * longest), None)
 
 
-def camera_key(exif: Image.Exif, width: int, height: int) -> str | None:
+def camera_key(exif: PhotoExif, width: int, height: int) -> str | None:
     """Equal for photos of one camera at one focal length and size; None where EXIF does not name the camera."""
-    make, model = _camera(exif)
-    if not model:
+    if not exif.model:
         return None
-    focal_mm = _number(exif.get_ifd(_IFD).get(ExifTags.Base.FocalLength))
-    return f"{make}/{model}/{focal_mm:.2f}/{width}x{height}"
+    focal_mm = exif.numbers.get(ExifTags.Base.FocalLength, 0.0)
+    return f"{exif.make}/{exif.model}/{focal_mm:.2f}/{width}x{height}"
 
 
-def _camera(exif: Image.Exif) -> tuple[str, str]:
-    make, model = (str(exif.get(tag, "")).strip("\0 ")[:64] for tag in (ExifTags.Base.Make, ExifTags.Base.Model))
-    return make, model
-
-
-def _by_focal_plane(tags: dict[int, object], focal_mm: float, longest: int) -> float:
-    resolution = _number(tags.get(ExifTags.Base.FocalPlaneXResolution))
-    unit_mm = _CM_MM if tags.get(ExifTags.Base.FocalPlaneResolutionUnit) == 3 else _INCH_MM
-    stored = max(_number(tags.get(ExifTags.Base.ExifImageWidth)), _number(tags.get(ExifTags.Base.ExifImageHeight)))
+def _by_focal_plane(exif: PhotoExif, focal_mm: float, longest: int) -> float:
+    resolution = exif.numbers.get(ExifTags.Base.FocalPlaneXResolution, 0.0)
+    unit_mm = _CM_MM if exif.numbers.get(ExifTags.Base.FocalPlaneResolutionUnit) == 3 else _INCH_MM
+    stored = max(exif.numbers.get(tag, 0.0) for tag in (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight))
     return focal_mm * resolution / unit_mm * longest / stored if stored else 0.0
-
-
-def _number(value: object) -> float:
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, ZeroDivisionError):
-        return 0.0
-    return number if 0 < number < 1e7 else 0.0

@@ -42,7 +42,7 @@ class IngestStage:
     """Fetches, checks and normalises photos."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[str] = "5"
+    version: ClassVar[str] = "6"
     Params: ClassVar[type[BaseModel]] = IngestParams
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"images": ("*",)}
 

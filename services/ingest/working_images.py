@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from services.ingest.decoding import Decoded, decode
+from services.ingest.decoding import Decoded, UnusablePhotoError, decode
 from services.ingest.focal_length import camera_key, focal_length_px
 from services.ingest.originals import Original
 from services.ingest.params import IngestParams
 from services.ingest.photo_quality import PhotoQuality, measure
+
+# Less is no photo, and nothing is left of a side when later steps reduce the other to some hundred pixels.
+_LEAST_SIDE_PX, _MOST_SIDES = 32, 20
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ def make_working_image(original: Original, outputs: Path, params: IngestParams, 
     """Decodes, turns, converts, reduces and writes one photo. Raises UnusablePhotoError."""
     assert original.path is not None
     decoded = decode(original.path, max_megapixels)
+    if min(decoded.image.size) < max(_LEAST_SIDE_PX, max(decoded.image.size) / _MOST_SIDES):
+        raise UnusablePhotoError("IMAGE_TOO_SMALL")
     image = _reduced(decoded.image, params.max_image_size)
     pixels = np.asarray(image)
     file = _write(original, decoded, image, outputs, params)

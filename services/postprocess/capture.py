@@ -54,7 +54,7 @@ class Camera:
 
     def photo(self) -> Bytes:
         """The undistorted photo, RGB, at this camera's size."""
-        bgr = cv2.imread(str(self.image), cv2.IMREAD_COLOR)
+        bgr = cv2.imread(str(self.image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if bgr is None:
             raise FileNotFoundError(self.image)
         return np.ascontiguousarray(self._fit(np.asarray(bgr))[..., ::-1])

@@ -62,7 +62,7 @@ def root_sift(descriptors: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _grey(photo: Photo, max_image_size: int) -> NDArray[np.uint8]:
-    grey = cv2.imread(str(photo.path), cv2.IMREAD_GRAYSCALE)
+    grey = cv2.imread(str(photo.path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     if grey is None:
         raise OSError(f"cannot read working image {photo.file}")
     scale = feature_scale(photo, max_image_size)

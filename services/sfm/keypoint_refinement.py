@@ -178,7 +178,7 @@ def _apply(model: pycolmap.Reconstruction, image_id: int, index: Ints, outcome: 
 
 def _grey(photo: Photo, max_size: int) -> tuple[NDArray[np.float32], Floats]:
     """(h, w) float32, and its pixels per working image's pixel in x and y."""
-    grey = cv2.imread(str(photo.path), cv2.IMREAD_GRAYSCALE)
+    grey = cv2.imread(str(photo.path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     assert grey is not None, f"ingest wrote an image that cannot be read: {photo.file}"
     reduction = min(1.0, max_size / photo.longest_side)
     if reduction < 1.0:

@@ -71,7 +71,7 @@ def _write(photo: Photo, warp: Warp, outputs: Path) -> None:
     if warp.leaves(photo.width, photo.height):
         shutil.copyfile(photo.path, target)
     else:
-        image = cv2.imread(str(photo.path), cv2.IMREAD_COLOR)
+        image = cv2.imread(str(photo.path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         assert image is not None, f"ingest wrote an image that cannot be read: {photo.file}"
         options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
         is_png = photo.path.suffix == ".png"

@@ -132,6 +132,39 @@ def exif_of_other_types(tag: int, kind: int) -> bytes:
     return b"Exif\0\0II*\0" + struct.pack("<I", 8) + table
 
 
+VALUES = {
+    3: "<H",
+    4: "<L",
+    6: "<b",
+    7: "<B",
+    8: "<h",
+    9: "<l",
+    11: "<f",
+    12: "<d",
+    13: "<L",
+    16: "<Q",
+}  # types of one number (TIFF 6.0, BigTIFF)
+EXIF_POINTER, GPS_POINTER, INTEROP_POINTER, ORIENTATION = 0x8769, 0x8825, 0xA005, 0x0112
+
+
+def directory(at: int, *entries: tuple[int, int, int], following: int = 0) -> bytes:
+    """Of an EXIF payload, `at` bytes behind its header: tags with a type and one value, then where the next directory is."""
+    table, data = struct.pack("<H", len(entries)), b""
+    for tag, kind, value in entries:
+        packed = struct.pack(VALUES[kind], value)
+        where = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack("<I", at + 6 + 12 * len(entries) + len(data))
+        table += struct.pack("<HHI", tag, kind, 1) + where
+        data += packed if len(packed) > 4 else b""
+    return table + struct.pack("<I", following) + data
+
+
+def exif_of(*entries: tuple[int, int, int], following: int = 0, inner: tuple[tuple[int, int, int], ...] = ()) -> bytes:
+    """An APP1 payload of these tags; `inner` are those of its Exif directory."""
+    pointer = ((EXIF_POINTER, 4, 512),) if inner else ()
+    first = directory(8, *entries, *pointer, following=following)
+    return b"Exif\0\0II*\0" + struct.pack("<I", 8) + (first.ljust(504, b"\0") + directory(512, *inner) if inner else first)
+
+
 def zipped(names: Iterator[tuple[str, bytes]] | list[tuple[str, bytes]], link: str = "") -> bytes:
     """A zip file; `link` adds a symbolic link that leads there."""
     out = io.BytesIO()
@@ -151,6 +184,28 @@ def nested(levels: int) -> bytes:
     for _ in range(levels):
         data = zipped([("inner.zip", data)])
     return data
+
+
+def pointers() -> dict[str, bytes]:
+    """Photos, upright and turned, whose EXIF leads with numbers of every type to where no directory can be."""
+    found = {}
+    for kind, layout in VALUES.items():
+        value = -5 if layout[1].islower() else (1 << 8 * struct.calcsize(layout)) - 5
+        for orientation in (1, 6):
+            turn = (ORIENTATION, 3, orientation)
+            payloads = {
+                "exif": exif_of(turn, (EXIF_POINTER, kind, value)),
+                "gps": exif_of(turn, (GPS_POINTER, kind, value)),
+                "interop": exif_of(turn, inner=((INTEROP_POINTER, kind, value),)),
+                "turn": exif_of((ORIENTATION, kind, value)),
+            }
+            found |= {f"{name}-{kind}-{orientation}.jpg": jpeg_with(0xE1, payload) for name, payload in payloads.items()}
+    found |= {f"thumbnail-{at}.jpg": jpeg_with(0xE1, exif_of(following=at)) for at in (1, 8, 0x7FFFFFFF, 0xFFFFFFFB)}
+    odd = exif_of((EXIF_POINTER, 9, -5))
+    found["exif.png"] = png(64, 64, extra=chunk(b"eXIf", odd[6:]))
+    found["exif.webp"] = photo(78, "WEBP", exif=odd)
+    found["exif.heic"] = photo(79, "HEIF", exif=odd)
+    return found
 
 
 def bombs() -> dict[str, bytes]:
@@ -196,6 +251,8 @@ def broken() -> dict[str, bytes]:
         "description.tif": tiff(64, 64, t270=(2, 0x7FFFFFFF, 8)),
         "far.tif": far_tiff(),
         "loop.tif": tiff(64, 64, t34665=(4, 1, 8)),
+        **{f"exif_{kind}.tif": tiff(64, 64, t34665=(kind, 1, 0xFFFFFFFB)) for kind in (4, 6, 8, 9, 13)},
+        **{f"gps_{kind}.tif": tiff(64, 64, t34853=(kind, 1, 0xFFFFFFFB)) for kind in (4, 6, 8, 9, 13)},
         "small_lie.heic": heic(2000, told=(64, 64)),
         "text_bomb.png": png(64, 64, extra=chunk(b"zTXt", b"Comment\0\0" + zeros(64 << 20))),
         "profile_bomb.png": png(64, 64, extra=chunk(b"iCCP", b"icc\0\0" + zeros(64 << 20))),

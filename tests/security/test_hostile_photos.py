@@ -65,6 +65,20 @@ def test_files_that_lie_about_themselves_cost_nothing(tmp_path: Path) -> None:
     assert outcome.bytes < SMALL_BYTES
 
 
+def test_a_photo_whose_exif_leads_nowhere_is_a_photo(tmp_path: Path) -> None:
+    """Pointers of other types, before the beginning and behind the end: they say nothing, and cost not even their photo."""
+    outcome = ingested(tmp_path, hostile_files.pointers())
+    assert set(outcome.reasons.values()) <= {None, "DUPLICATE"}
+    assert outcome.bytes < SMALL_BYTES
+
+
+def test_photos_with_no_room_for_anything_cost_themselves_alone(tmp_path: Path) -> None:
+    """A pixel, a line: no step can reduce them, and none has to."""
+    sizes = [(1, 1), (1, 2), (1, 1000), (20_000, 1), (20_000, 12), (31, 31), (700, 34)]
+    outcome = ingested(tmp_path, {f"{width}x{height}.png": hostile_files.png(width, height) for width, height in sizes})
+    assert set(outcome.reasons.values()) == {"IMAGE_TOO_SMALL"}
+
+
 def test_pages_and_programs_are_no_photos(tmp_path: Path) -> None:
     """Whatever they are called, nothing of them is run or read."""
     outcome = ingested(tmp_path, hostile_files.no_photos())

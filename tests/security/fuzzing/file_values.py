@@ -29,7 +29,7 @@ PHOTOS = {
 }
 VIDEOS = {"mp4": ("a.mp4", "mp4v"), "mov": ("a.mov", "MJPG"), "webm": ("a.webm", "VP90")}
 ARCHIVE = zipped([("a.jpg", photo(1)), ("b/c.png", photo(2, "PNG")), ("d.txt", b"text")])
-PHOTO_CODES = {"NOT_AN_IMAGE", "IMAGE_TOO_LARGE", "CORRUPT_IMAGE"}
+PHOTO_CODES = {"NOT_AN_IMAGE", "IMAGE_TOO_LARGE", "IMAGE_TOO_SMALL", "CORRUPT_IMAGE"}
 
 
 def try_photo(kind: str) -> Callable[[int], int]:

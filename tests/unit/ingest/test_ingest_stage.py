@@ -20,6 +20,7 @@ from services.ingest.stage import IngestStage
 from shared.contracts.request import ImageSource, JobRequest
 from shared.errors import CODES, PermanentError
 from shared.runtime.workspace import Workspace
+from tests.security.hostile_files import EXIF_POINTER, GPS_POINTER, INTEROP_POINTER, exif_of
 from tests.support.tls import FAULTS, Fault, breaking_server, make_certificate
 
 Pages = dict[str, tuple[int, dict[str, str], bytes]]
@@ -250,6 +251,30 @@ def test_focal_length_comes_from_exif_in_pixels_of_the_working_image(tmp_path: P
     assert (photo["width"], photo["height"]) == (800, 600)
     assert photo["focal_px"] == pytest.approx(1000 * 36 / 43.27)
     assert len({photo["camera_key"] for photo in photos_of(workspace)}) == 1
+
+
+def test_exif_that_cannot_be_read_costs_what_it_would_have_said(tmp_path: Path) -> None:
+    """A turned photo of a known camera is turned and known, whatever its pointers lead to."""
+    good = (0x0112, 3, 6)
+    inner = ((0xA405, 3, 36), (INTEROP_POINTER, 9, -5))
+    files = {
+        "pointer.jpg": exif_of(good, (EXIF_POINTER, 9, -5)),
+        "inner.jpg": exif_of(good, (GPS_POINTER, 9, -5), inner=inner),
+        "turn.jpg": exif_of((0x0112, 7, 6), inner=inner),
+    }
+    jpegs = {name: encoded(sharp_pixels(seed)) for seed, name in enumerate(files)}
+    segments = {name: struct.pack(">BBH", 0xFF, 0xE1, len(exif) + 2) + exif for name, exif in files.items()}
+    workspace, reasons = uploaded(tmp_path, {name: jpeg[:2] + segments[name] + jpeg[2:] for name, jpeg in jpegs.items()})
+    assert reasons == dict.fromkeys(files)
+    focal_px = pytest.approx(800 * 36 / 43.27)
+    assert [(photo["width"], photo["focal_px"]) for photo in photos_of(workspace)] == [(480, None), (480, focal_px), (640, focal_px)]
+
+
+def test_a_photo_too_small_for_any_step_is_dropped(tmp_path: Path) -> None:
+    """The least that is taken is taken."""
+    sizes = [(1, 1), (31, 40), (2000, 99), (32, 32), (640, 32), (2000, 100)]
+    _, reasons = uploaded(tmp_path, {f"{size}.jpg": encoded(sharp_pixels(1, size)) for size in sizes}, drop_blurred=False)
+    assert list(reasons.values()) == ["IMAGE_TOO_SMALL"] * 3 + [None] * 3
 
 
 def test_transparency_lies_on_white_and_other_colour_spaces_become_srgb(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Features lie where they should, in numbers that can be matched."""
 
+import struct
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -41,6 +43,19 @@ def test_nothing_is_found_outside_the_mask(tmp_path: Path) -> None:
     inside = extract_features(photo, 400, 100, use_mask=True).keypoints
     assert 0 < len(inside) < len(extract_features(photo, 400, 100, use_mask=False).keypoints)
     assert (np.linalg.norm(inside[:, :2] - CENTRES[1], axis=1) < 40).all()
+
+
+def test_a_working_image_is_upright_whatever_its_exif_says(tmp_path: Path) -> None:
+    """ingest turned it by what Pillow reads. OpenCV takes a type that is none for a turn, and would look at another picture."""
+    photo = photo_of_blobs(tmp_path)
+    plain, turned = tmp_path / "plain.jpg", tmp_path / "turned.jpg"
+    cv2.imwrite(str(plain), cv2.imread(str(photo.path)))
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 0x0112, 99, 1, 6) + bytes(4)
+    jpeg = plain.read_bytes()
+    turned.write_bytes(jpeg[:2] + struct.pack(">BBH", 0xFF, 0xE1, len(exif) + 2) + exif + jpeg[2:])
+    assert cv2.imread(str(turned)).shape[:2] == (400, 320)
+    found = [extract_features(replace(photo, path=path), 400, 100, use_mask=False).keypoints for path in (plain, turned)]
+    np.testing.assert_array_equal(*found)
 
 
 def test_a_photo_without_texture_has_no_features(tmp_path: Path) -> None:
