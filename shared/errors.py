@@ -60,6 +60,10 @@ CODES: dict[str, CodeInfo] = {
         "The image is too small or too narrow to show anything.",
         "Send photos of at least 32 pixels a side, and no side more than 20 times as long as the other.",
     ),
+    "TOTAL_TOO_LARGE": CodeInfo(
+        "The links of the job bring more than is fetched.", "Stay under 16 GiB in all: send fewer or smaller files."
+    ),
+    "NO_TIME_LEFT": CodeInfo("The job's other files took all the time.", "Send fewer or smaller photos and videos."),
     "TIMED_OUT": CodeInfo("The photo did not arrive in time.", "Serve photos faster, or upload them.", True),
     "CORRUPT_ARCHIVE": CodeInfo("The archive is damaged.", "Make it again and test it (`unzip -t`); it may have been cut off."),
     "ARCHIVE_TOO_LARGE": CodeInfo(
@@ -70,7 +74,10 @@ CODES: dict[str, CodeInfo] = {
         "The video cannot be read.",
         "Send MP4 or MOV (H.264, HEVC, MJPEG) or WebM (VP8, VP9) that plays to its end; it may have been cut off.",
     ),
-    "VIDEO_TOO_LONG": CodeInfo("The video is too long.", "Send one round of the object: some minutes, 18,000 frames at most."),
+    "VIDEO_TOO_LONG": CodeInfo(
+        "The video is too long, or others of the job took its time.",
+        "Send one round of the object: some minutes, 18,000 frames at most, in one video.",
+    ),
     "EMPTY_ARCHIVE": CodeInfo("The archive holds no files.", "Put the photos into it; folders inside are fine."),
     "ENCRYPTED": CodeInfo("The photo is locked by a password.", "Send the archive without a password."),
     "NESTED_ARCHIVE": CodeInfo("An archive inside an archive is not opened.", "Put the photos themselves into one archive."),

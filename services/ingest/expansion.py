@@ -1,5 +1,6 @@
 """In place of each archive or video that was sent, the photos that it holds."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +21,13 @@ def expand(
     """Every file in the order sent, each archive or video that opened followed by what it held, in `folder`.
 
     Photos are counted anew and get harmless names of their own; what was sent keeps its name. `tell` hears of every archive and video.
+    Whatever their number, they have one share of room and of time.
     """
     sent = [(original, _head(original)) for original in originals]
     photos = sum(not (is_zip(head) or is_video(head)) for _, head in sent)
     room = Room(settings.max_images - photos, settings.max_unpacked_bytes, settings.max_image_bytes)
-    limits = VideoLimits(settings.max_video_frames, settings.max_image_megapixels, settings.video_timeout.total_seconds())
+    deadline = time.monotonic() + settings.video_timeout.total_seconds()
+    limits = VideoLimits(settings.max_video_frames, settings.max_image_megapixels, deadline)
     expanded: list[Original] = []
     for original, head in sent:
         if is_zip(head):

@@ -33,11 +33,11 @@ _FILES_ONLY = "protocol_whitelist;file|format_whitelist;mov,matroska"
 
 @dataclass(frozen=True)
 class VideoLimits:
-    """How much of a video is read: frames decoded in one pass, pixels of a frame, seconds for everything."""
+    """How much of a video is read: frames decoded in one pass, pixels of a frame, and until when, by the monotonic clock."""
 
     frames: int
     megapixels: float
-    seconds: float
+    deadline: float
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ def extract_keyframes(video: Original, folder: Path, room: Room, wanted: int, jp
     assert video.path is not None
     if room.photos < 1:
         raise UnusableBundleError("ARCHIVE_TOO_LARGE")
-    prefix, deadline = f"{video.index:04d}-", time.monotonic() + limits.seconds
+    prefix = f"{video.index:04d}-"
     try:
         with _bounded_memory():
-            chosen = choose(_looks(video.path, wanted, limits, deadline), min(wanted, room.photos))
+            chosen = choose(_looks(video.path, wanted, limits), min(wanted, room.photos))
             room.photos -= len(chosen)
             stem = Path(video.name).stem
-            frames = _frames(video.path, limits, deadline, set(chosen))
+            frames = _frames(video.path, limits, set(chosen))
             return [
                 _written(pixels, folder / f"{prefix}{place:04d}", f"{stem}_{place:04d}.jpg", video, room, jpeg_quality)
                 for place, (_, pixels) in enumerate(frames, 1)
@@ -91,12 +91,12 @@ def choose(looks: Sequence[Look], wanted: int) -> list[int]:
     return [looks[int(at)].frame for at in best]
 
 
-def _looks(path: Path, wanted: int, limits: VideoLimits, deadline: float) -> list[Look]:
+def _looks(path: Path, wanted: int, limits: VideoLimits) -> list[Look]:
     """At least one. Raises UnusableBundleError."""
     looks: list[Look] = []
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     before: NDArray[np.uint8] | None = None
-    for frame, pixels in _frames(path, limits, deadline, None, LOOKS_PER_KEYFRAME * wanted):
+    for frame, pixels in _frames(path, limits, None, LOOKS_PER_KEYFRAME * wanted):
         rgb = np.ascontiguousarray(pixels[..., ::-1])
         small = np.asarray(cv2.resize(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), _FLOW_SIZE, interpolation=cv2.INTER_AREA), np.uint8)
         moved = (
@@ -111,9 +111,7 @@ def _looks(path: Path, wanted: int, limits: VideoLimits, deadline: float) -> lis
     return looks
 
 
-def _frames(
-    path: Path, limits: VideoLimits, deadline: float, chosen: set[int] | None, looks: int = 1
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _frames(path: Path, limits: VideoLimits, chosen: set[int] | None, looks: int = 1) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Number and h×w×3 BGR pixels of the frames that are chosen, or of about so many looks. Raises UnusableBundleError."""
     with _opened(path, limits) as capture:
         claimed = capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -122,7 +120,7 @@ def _frames(
         for frame in range(last + 1):
             if not capture.grab():
                 return
-            if frame >= limits.frames or time.monotonic() > deadline:
+            if frame >= limits.frames or time.monotonic() > limits.deadline:
                 raise UnusableBundleError("VIDEO_TOO_LONG")
             if frame in chosen if chosen is not None else frame % step == 0:
                 there, pixels = capture.retrieve()
@@ -147,6 +145,8 @@ def _bounded_memory() -> Iterator[None]:
 
 @contextmanager
 def _opened(path: Path, limits: VideoLimits) -> Iterator[cv2.VideoCapture]:
+    if time.monotonic() > limits.deadline:
+        raise UnusableBundleError("VIDEO_TOO_LONG")
     os.environ[_OPTIONS] = _FILES_ONLY
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:

@@ -11,13 +11,14 @@ from shared.bundles import is_bundle
 from shared.contracts.request import ImageSource
 from shared.errors import UnsafeAddress
 from shared.http.addresses import AddressPolicy
-from shared.http.errors import TimedOut, TooLarge, Unreachable
-from shared.http.fetching import FetchLimits, download_timeout, fetch
+from shared.http.errors import NoRoomLeft, TimedOut, TooLarge, Unreachable
+from shared.http.fetching import FetchLimits, SharedRoom, download_timeout, fetch
 from shared.http.guarded import guarded_client
 
 _REASONS: dict[type[Exception], str] = {
     UnsafeAddress: "UNSAFE_URL",
     TooLarge: "IMAGE_TOO_LARGE",
+    NoRoomLeft: "TOTAL_TOO_LARGE",
     TimedOut: "TIMED_OUT",
     Unreachable: "UNREACHABLE",
 }
@@ -45,6 +46,7 @@ async def gather_originals(
     """Every file in the order sent. `on_each` is told how many have been settled."""
     policy = AddressPolicy.parse(settings.allowed_private_networks)
     limits = FetchLimits(max_bytes=settings.max_image_bytes, total_s=settings.photo_timeout.total_seconds())
+    room = SharedRoom(settings.max_fetched_bytes)
     of_bundles = replace(limits, max_bytes=settings.max_archive_bytes, total_s=settings.archive_timeout.total_seconds())
 
     def limits_of(head: bytes) -> FetchLimits:
@@ -62,7 +64,7 @@ async def gather_originals(
                 try:
                     async with asyncio.timeout_at(deadline):
                         original = (
-                            await _downloaded(index, source, lambda url: fetch(client, url, path, policy, limits, limits_of))
+                            await _downloaded(index, source, lambda url: fetch(client, url, path, policy, limits, limits_of, room))
                             if source.url
                             else _uploaded(index, source, uploads)
                         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,8 +50,9 @@ class IngestStage:
     def run(self, workspace: Workspace, params: IngestParams) -> StageReport:
         """Writes `photos/` and `photos.json`. Raises PermanentError TOO_FEW_IMAGES, with every photo's reason."""
         settings = IngestSettings()
+        deadline = time.monotonic() + settings.ingest_timeout.total_seconds()
         originals = _originals(workspace, params, settings)
-        kept = _without_useless(_accepted(originals, workspace, params, settings), workspace, params)
+        kept = _without_useless(_accepted(originals, workspace, params, settings.max_image_megapixels, deadline), workspace, params)
         if len(kept.photos) < MIN_IMAGES:
             raise _too_few(originals, kept)
         entries = [photo.to_json() for photo in kept.photos]
@@ -58,7 +60,8 @@ class IngestStage:
         return _report(originals, kept)
 
 
-def _accepted(originals: Sequence[Original], workspace: Workspace, params: IngestParams, settings: IngestSettings) -> _Sorted:
+def _accepted(originals: Sequence[Original], workspace: Workspace, params: IngestParams, max_megapixels: float, deadline: float) -> _Sorted:
+    """What opened until the deadline, by the monotonic clock."""
     photos = _photos(originals)
     total, done = len(photos), 0
 
@@ -66,7 +69,9 @@ def _accepted(originals: Sequence[Original], workspace: Workspace, params: Inges
         if original.path is None:
             return original.reason or "UNREACHABLE"
         try:
-            return make_working_image(original, workspace.outputs, params, settings.max_image_megapixels)
+            if time.monotonic() > deadline:
+                return "NO_TIME_LEFT"
+            return make_working_image(original, workspace.outputs, params, max_megapixels)
         except UnusablePhotoError as error:
             return error.code
         finally:

@@ -3,6 +3,7 @@
 MeshworkError
 ├── UnsafeAddress    (shared/errors.py) it leads to an address that callers may not reach
 ├── TooLarge         it sends more than we take
+├── NoRoomLeft       it sends more than others have left of what they share
 ├── TimedOut         it did not answer, or not to the end, in time
 └── Unreachable      no connection, or no answer that we can use
 """
@@ -12,6 +13,10 @@ from shared.errors import MeshworkError
 
 class TooLarge(MeshworkError):
     """The answer is larger than the limit."""
+
+
+class NoRoomLeft(MeshworkError):
+    """The answer is larger than what other downloads left of what they share."""
 
 
 class TimedOut(MeshworkError):

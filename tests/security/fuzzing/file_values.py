@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -87,7 +88,7 @@ def try_video(kind: str) -> Callable[[int], int]:
             path.write_bytes(data)
             frames.mkdir()
             try:
-                limits = VideoLimits(frames=100, megapixels=MEGAPIXELS, seconds=20.0)
+                limits = VideoLimits(frames=100, megapixels=MEGAPIXELS, deadline=time.monotonic() + 20.0)
                 held = extract_keyframes(Original(0, "a.mp4", path), frames, Room(9, 1 << 24, 1 << 20), 3, 95, limits)
             except UnusableBundleError as error:
                 assert error.code in {"CORRUPT_VIDEO", "VIDEO_TOO_LONG", "IMAGE_TOO_LARGE"}

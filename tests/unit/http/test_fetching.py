@@ -11,8 +11,8 @@ import pytest
 
 from shared.errors import UnsafeAddress
 from shared.http.addresses import AddressPolicy
-from shared.http.errors import TimedOut, TooLarge, Unreachable
-from shared.http.fetching import Fetched, FetchLimits, download_timeout, fetch
+from shared.http.errors import NoRoomLeft, TimedOut, TooLarge, Unreachable
+from shared.http.fetching import Fetched, FetchLimits, SharedRoom, download_timeout, fetch
 from shared.http.guarded import guarded_client
 from tests.unit.http.server import Reply, Request, local_server
 
@@ -116,6 +116,28 @@ async def test_the_first_bytes_may_allow_more(http: httpx.AsyncClient, tmp_path:
             await get("/slow", b"other")
         with pytest.raises(TooLarge):
             await get("/large", b"other")
+
+
+async def test_downloads_share_the_room_that_they_are_given(http: httpx.AsyncClient, tmp_path: Path) -> None:
+    """What is kept takes of it; what is not, too large, cut off or left, gives back what it took."""
+    script = {"/whole": Reply(body=b"x" * 400), "/cut": Reply(body=b"x" * 500, cut=True), "/more": Reply(pieces=[b"x" * 400] * 2)}
+    room = SharedRoom(1000)
+    async with local_server(lambda r: script[r.path]) as server:
+
+        async def get(path: str) -> None:
+            await fetch(http, server.url(path), tmp_path / path[1:], LOCAL, QUICK, room=room)
+
+        await get("/whole")
+        with pytest.raises(Unreachable):
+            await get("/cut")
+        with pytest.raises(NoRoomLeft):
+            await get("/more")
+        assert (room.bytes, len(server.requests)) == (600, 5)  # no room is not asked for again
+        await get("/whole")
+        with pytest.raises(NoRoomLeft):
+            await get("/whole")
+        assert room.bytes == 200
+    assert files_in(tmp_path) == [b"x" * 400]
 
 
 async def test_a_compressed_answer_is_refused(http: httpx.AsyncClient, tmp_path: Path) -> None:

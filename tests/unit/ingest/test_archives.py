@@ -262,6 +262,25 @@ def test_an_archive_is_downloaded_up_to_its_own_limit(
     assert [v.name for v in verdicts if v.source == "get"] == [f"{i}.jpg" for i in range(4)]
 
 
+def test_what_links_bring_beyond_the_limit_of_a_job_is_not_kept(
+    tmp_path: Path, serve: Callable[[Pages], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file is within its own limit; all together would fill the disk. What fits goes on, also behind what did not."""
+    large = b"PK\x03\x04" + bytes(200_000)
+    monkeypatch.setenv("MESHWORK_MAX_FETCHED_BYTES", str(3 * len(large) // 2 + sum(map(len, PHOTOS))))
+    monkeypatch.setenv("MESHWORK_DOWNLOADS", "1")
+    pages = {f"/{seed}.jpg": (200, {}, data) for seed, data in enumerate(PHOTOS)} | {f"/{name}.zip": (200, {}, large) for name in "abcd"}
+    url, names = serve(pages), ["0.jpg", "a.zip", "b.zip", "1.jpg", "c.zip", "d.zip", "2.jpg"]
+    workspace = workspace_of(tmp_path, [ImageSource(name=name, url=f"{url}/{name}") for name in names])
+    verdicts = IngestStage().run(workspace, IngestParams(drop_blurred=False)).images
+    assert {v.name: v.reason for v in verdicts} == {
+        **{"0.jpg": None, "1.jpg": None, "2.jpg": None, "a.zip": "CORRUPT_ARCHIVE"},
+        **dict.fromkeys(("b.zip", "c.zip", "d.zip"), "TOTAL_TOO_LARGE"),
+    }
+    assert list(workspace.scratch.iterdir()) == []
+    assert "16 GiB" in CODES["TOTAL_TOO_LARGE"].hint
+
+
 def test_bytes_are_let_go_entry_by_entry(tmp_path: Path) -> None:
     """An archive that is refused in the middle leaves nothing of what had been unpacked."""
     room = Room(photos=10, bytes=2 * len(PHOTOS[0]), photo_bytes=1 << 20)

@@ -5,17 +5,21 @@ import json
 import socket
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.definition import load_pipelines
 from services.ingest.params import IngestParams
+from services.ingest.settings import IngestSettings
 from services.ingest.stage import IngestStage
 from shared.contracts.request import ImageSource, JobRequest
 from shared.errors import CODES, PermanentError
@@ -275,6 +279,25 @@ def test_a_photo_too_small_for_any_step_is_dropped(tmp_path: Path) -> None:
     sizes = [(1, 1), (31, 40), (2000, 99), (32, 32), (640, 32), (2000, 100)]
     _, reasons = uploaded(tmp_path, {f"{size}.jpg": encoded(sharp_pixels(1, size)) for size in sizes}, drop_blurred=False)
     assert list(reasons.values()) == ["IMAGE_TOO_SMALL"] * 3 + [None] * 3
+
+
+def test_photos_that_the_step_has_no_time_for_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends before its hard limit, which would cost all of them, three times."""
+    looks = iter(range(1000))
+    monkeypatch.setattr("services.ingest.stage.time", SimpleNamespace(monotonic=lambda: next(looks)))
+    monkeypatch.setenv("MESHWORK_INGEST_TIMEOUT", "PT4S")
+    _, reasons = uploaded(tmp_path, {f"{seed}.jpg": encoded(sharp_pixels(seed)) for seed in range(7)})
+    assert Counter(reasons.values()) == {None: 4, "NO_TIME_LEFT": 3}
+    assert "fewer" in CODES["NO_TIME_LEFT"].hint
+
+
+def test_the_limits_of_time_leave_photos_some_of_the_hard_limit() -> None:
+    """Ten minutes after fetching and videos at their longest, and five for those that were begun."""
+    settings = IngestSettings()
+    steps = [step for pipeline in load_pipelines().values() for step in pipeline.steps]
+    hard_limit = timedelta(seconds=min(step.hard_limit_s for step in steps if step.stage == "ingest"))
+    assert settings.fetch_timeout + settings.video_timeout + timedelta(minutes=10) <= settings.ingest_timeout
+    assert settings.ingest_timeout + timedelta(minutes=5) <= hard_limit
 
 
 def test_transparency_lies_on_white_and_other_colour_spaces_become_srgb(tmp_path: Path) -> None:

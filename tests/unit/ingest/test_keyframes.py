@@ -1,10 +1,13 @@
 """Photos out of videos: sharp, spaced by motion, and within limits whatever the file claims."""
 
 import gc
+import itertools
 import resource
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,9 +27,11 @@ GOOD = {f"good-{seed}.jpg": photo(100 + seed) for seed in range(3)}
 EVEN = range(0, 480, 8)  # 60 frames
 
 
-def ingested(folder: Path, data: bytes, name: str = "walk.mp4", keyframes: int = 6) -> tuple[Workspace, list[ImageVerdict]]:
-    """A video sent behind three good photos; what is said of it and of its frames."""
-    files = GOOD | {name: data}
+def ingested(
+    folder: Path, data: bytes | dict[str, bytes], name: str = "walk.mp4", keyframes: int = 6
+) -> tuple[Workspace, list[ImageVerdict]]:
+    """A video, or several by name, sent behind three good photos; what is said of them and of their frames."""
+    files = GOOD | ({name: data} if isinstance(data, bytes) else data)
     workspace = workspace_of(folder / "work", [ImageSource(name=sent, key=f"k/{sent}") for sent in files])
     workspace.inputs("images").mkdir(parents=True)
     for index, (sent, content) in enumerate(files.items()):
@@ -118,6 +123,24 @@ def test_limits_hold_whatever_the_file_claims(tmp_path: Path, setting: str, valu
     monkeypatch.setenv(f"MESHWORK_{setting}", value)
     _, verdicts = ingested(tmp_path, video(tmp_path / "a.mp4", EVEN))
     assert [(v.name, v.status, v.reason) for v in verdicts] == [("walk.mp4", "dropped", code)]
+
+
+def test_all_videos_of_a_job_have_one_share_of_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second passes at each look at the clock: there is time for two videos, not for two and then two more. Photos go on."""
+    looks, opened = itertools.count(), list[str]()
+    clock = SimpleNamespace(monotonic=lambda: float(next(looks)))
+    monkeypatch.setattr("services.ingest.keyframes.time", clock)
+    monkeypatch.setattr("services.ingest.expansion.time", clock)
+    original = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda path, *rest: (opened.append(path), original(path, *rest))[1])
+    monkeypatch.setenv("MESHWORK_VIDEO_TIMEOUT", "PT300S")
+    data = video(tmp_path / "a.mp4", EVEN)
+    _, verdicts = ingested(tmp_path, {f"{name}.mp4": data for name in "abcde"})
+    assert {v.name: v.reason for v in verdicts if v.source is None} == {
+        **{"a.mp4": None, "b.mp4": None},
+        **dict.fromkeys(("c.mp4", "d.mp4", "e.mp4"), "VIDEO_TOO_LONG"),
+    }
+    assert len(set(opened)) == 3  # whoever comes after the end is not even opened
 
 
 def test_memory_is_bounded_while_a_video_is_read_and_not_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
