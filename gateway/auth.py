@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Annotated
 from urllib.parse import parse_qs
 
@@ -14,6 +15,7 @@ from gateway.problems import Problem
 from gateway.tenants import Caller, Tenants
 
 SUBPROTOCOL_PREFIX = "meshwork.key."
+MAX_OFFERED_KEYS = 4  # a browser offers one; each is compared with every key that we know
 _LINK = re.compile(r"/api/v1/jobs/[^/]+/artifacts/[^/]+")
 _SUBMITS = re.compile(r"/api/v1/(reconstruct|jobs|jobs/[^/]+/(cancel|retry))")
 _READS = {"GET", "HEAD", "OPTIONS"}
@@ -29,8 +31,9 @@ def caller_of_headers(known: Tenants, headers: Headers) -> Caller | None:
 
 
 def caller_of_subprotocols(known: Tenants, subprotocols: Iterable[str]) -> Caller | None:
-    """Whose key a browser sent as a WebSocket subprotocol."""
-    return _first(known, [s.removeprefix(SUBPROTOCOL_PREFIX) for s in subprotocols if s.startswith(SUBPROTOCOL_PREFIX)])
+    """Whose key a browser sent as a WebSocket subprotocol, among the first that look like one."""
+    offered = (s.removeprefix(SUBPROTOCOL_PREFIX) for s in subprotocols if s.startswith(SUBPROTOCOL_PREFIX))
+    return _first(known, islice(offered, MAX_OFFERED_KEYS))
 
 
 def _first(known: Tenants, candidates: Iterable[str]) -> Caller | None:

@@ -1,21 +1,26 @@
 """What the gateway lets in. Checks run in this order, and the first one that finds something answers with everything it found:
 
 1. the body is a JSON object that every parser reads alike (door_json)
-2. shape: known fields of the right types                     VALIDATION_FAILED
-3. number of photos                                           TOO_FEW_IMAGES, TOO_MANY_IMAGES
-4. meaning: pipeline, preset, outputs, options, metadata, URLs   VALIDATION_FAILED
-5. no URL is a private address                                UNSAFE_URL
+2. no more links than photos are taken                        TOO_MANY_IMAGES
+3. shape: known fields of the right types                     VALIDATION_FAILED
+4. number of photos                                           TOO_FEW_IMAGES, TOO_MANY_IMAGES
+5. meaning: pipeline, preset, outputs, options, metadata, URLs   VALIDATION_FAILED
+6. no URL is a private address                                UNSAFE_URL
+
+Everything runs on the event loop, so that whatever a caller may send many of is bounded before it is looked at one by one.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from gateway.door_json import levels_of
-from gateway.problems import FieldError, Loc, Problem, field_problem, invalid
+from gateway.problems import MAX_ERRORS, FieldError, Loc, Problem, field_problem, invalid
 from gateway.schemas import ENDINGS, ReconstructRequest, RetryRequest, UploadRequest
 from pipelines.definition import Pipeline
 from pipelines.options import StageOptions
@@ -28,6 +33,7 @@ from shared.http.addresses import AddressPolicy, check_url
 
 MAX_METADATA_BYTES = 64 << 10
 MAX_METADATA_LEVELS = 32
+MAX_IDNA_HOSTS = 32  # of one request's photos: each costs up to a millisecond
 BODY = ("body",)
 _JSON_WORDS = {  # pydantic's messages that speak Python, by their type
     "dict_type": "Input should be a valid object",
@@ -35,6 +41,8 @@ _JSON_WORDS = {  # pydantic's messages that speak Python, by their type
     "list_type": "Input should be a valid array",
     "none_required": "Input should be null",
 }
+
+_HOST = re.compile(r"[^:/?#]*://([^/?#]*)")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -66,9 +74,13 @@ class Door:
 
     def check_links(self, body: Mapping[str, Any]) -> CheckedRequest:
         """A request with `image_urls`. Raises Problem."""
+        loc = (*BODY, "image_urls")
+        if isinstance(given := body.get("image_urls"), list):
+            self._check_most(len(given), loc)
         asked = _shaped(ReconstructRequest, body, BODY)
         bundles = any(promises_a_bundle(url) for url in asked.image_urls[: self.min_images])
-        self.check_count(len(asked.image_urls), bundles, (*BODY, "image_urls"))
+        self.check_count(len(asked.image_urls), bundles, loc)
+        _check_hosts(asked.image_urls, loc)
         return self._checked(asked, tuple(asked.image_urls), BODY)
 
     def check_upload(self, body: Mapping[str, Any], loc: Loc = BODY) -> CheckedRequest:
@@ -92,6 +104,9 @@ class Door:
         """Raises Problem when a job may not have this many photos. With `bundles`, files of many photos, ingest counts what they hold."""
         if photos < self.min_images and not bundles:
             raise field_problem("TOO_FEW_IMAGES", loc, f"{photos} photos are too few; at least {self.min_images} are needed", "too_short")
+        self._check_most(photos, loc)
+
+    def _check_most(self, photos: int, loc: Loc) -> None:
         if photos > self.max_images:
             raise field_problem("TOO_MANY_IMAGES", loc, f"{photos} photos are too many; at most {self.max_images} are taken", "too_long")
 
@@ -100,6 +115,8 @@ class Door:
         errors += [*_metadata_errors(asked.metadata, loc)]
         unsafe: list[FieldError] = []
         for place, url in _urls_of(asked, image_urls, loc):
+            if len(errors) >= MAX_ERRORS:
+                break
             self._check_url(url, place, errors, unsafe)
         if errors or slip is None:
             raise invalid(errors)
@@ -152,12 +169,22 @@ class Door:
 
 
 def _shaped(model: type[Model], body: Mapping[str, Any], loc: Loc) -> Model:
+    known = [name for name in model.model_fields if name in body]
+    unknown = islice((name for name in body if name not in model.model_fields), MAX_ERRORS)
     try:
-        return model.model_validate(body)
+        return model.model_validate({name: body[name] for name in (*known, *unknown)})
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
+        found = error.errors(include_url=False, include_input=False, include_context=False)[:MAX_ERRORS]
         faults = [FieldError(loc=[*loc, *e["loc"]], msg=_JSON_WORDS.get(e["type"], e["msg"]), type=e["type"]) for e in found]
         raise invalid(faults) from None
+
+
+def _check_hosts(urls: Iterable[str], loc: Loc) -> None:
+    """Raises Problem when the names of very many hosts would have to be put into ASCII."""
+    found = (_HOST.match(url) for url in urls if not url.isascii())
+    if len({host[1] for host in found if host and not host[1].isascii()}) > MAX_IDNA_HOSTS:
+        msg = f"at most {MAX_IDNA_HOSTS} hosts may have names that are not ASCII; write them as xn--…"
+        raise field_problem("VALIDATION_FAILED", loc, msg, "too_long")
 
 
 def _merged(before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

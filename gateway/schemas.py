@@ -3,9 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic_core import PydanticCustomError, to_json
 
 from pipelines.definition import DEFAULT_PIPELINE, DEFAULT_PRESET
+from pipelines.slip import MAX_SLIP_BYTES
 
 JobStatus = Literal["queued", "processing", "completed", "failed", "cancelled"]
 StepStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
@@ -13,7 +15,18 @@ CallbackEvent = Literal["job.completed", "job.failed", "job.cancelled", "job.sta
 Priority = Literal["normal", "high"]
 ENDINGS: tuple[CallbackEvent, ...] = ("job.completed", "job.failed", "job.cancelled")
 
+
+def _small(options: object) -> object:
+    """What fits into no slip is not looked at step by step and option by option."""
+    if isinstance(options, dict) and len(to_json(options)) > MAX_SLIP_BYTES:
+        raise PydanticCustomError(
+            "too_long", "the options are too large: steps and options may have {most} bytes", {"most": MAX_SLIP_BYTES}
+        )
+    return options
+
+
 _Url = Annotated[str, Field(min_length=1, max_length=8192)]
+_Options = Annotated[dict[str, dict[str, JsonValue]], BeforeValidator(_small)]
 
 
 class UploadRequest(BaseModel):
@@ -30,9 +43,10 @@ class UploadRequest(BaseModel):
     )
     preset: str = Field(DEFAULT_PRESET, max_length=64, description="How much effort: `fastest`, `balanced` or `quality`.")
     pipeline: str = Field(DEFAULT_PIPELINE, max_length=64, description="What is made: `photogrammetry` or `pointcloud`.")
-    options: dict[str, dict[str, JsonValue]] = Field(
+    options: _Options = Field(
         default_factory=dict,
-        description='Options of single steps, over the preset\'s: `{"mvs": {"views": 6}}`. /api/v1/capabilities lists them all.',
+        description='Options of single steps, over the preset\'s: `{"mvs": {"views": 6}}`; at most 12 KiB with all steps. '
+        "/api/v1/capabilities lists them all.",
     )
     outputs: Annotated[list[str], Field(max_length=64)] | None = Field(
         None, description="Which artifacts are made; `report.json` always is. Left out: all that the pipeline has."
@@ -52,7 +66,7 @@ class RetryRequest(BaseModel):
     metadata: dict[str, JsonValue] | None = Field(None, description="Takes the place of the job's.")
     preset: str | None = Field(None, max_length=64, description="How much effort.")
     pipeline: str | None = Field(None, max_length=64, description="What is made.")
-    options: dict[str, dict[str, JsonValue]] | None = Field(
+    options: _Options | None = Field(
         None, description="Options of single steps, each in place of the one that the job was asked with; the job's others stay."
     )
     outputs: Annotated[list[str], Field(max_length=64)] | None = Field(None, description="Which artifacts are made.")
@@ -80,7 +94,8 @@ class ReconstructRequest(UploadRequest):
     image_urls: list[str] = Field(
         description="Links of the photos, http or https, 3 to 1,000 of them, in the order taken if there is one. A link to a ZIP archive "
         "stands for the photos in it, one to a video (MP4, MOV, WebM) for its sharpest frames; fewer than three links are taken when the "
-        "path of one ends in `.zip`, `.mp4`, `.m4v`, `.mov`, `.webm` or `.mkv`."
+        "path of one ends in `.zip`, `.mp4`, `.m4v`, `.mov`, `.webm` or `.mkv`. At most "
+        "32 of their hosts may have names that are not ASCII."
     )
 
 

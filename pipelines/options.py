@@ -71,8 +71,9 @@ def _faults_of(error: ValidationError) -> Iterator[OptionFault]:
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {}) if isinstance(error.schema, Mapping) else {}
         given: Any = error.instance
+        sentence = f"there is no such option; there are {', '.join(known)}"
         for name in sorted(set(given) - set(known)):
-            yield OptionFault((*path, name), f"there is no such option; there are {', '.join(known)}", "extra_forbidden")
+            yield OptionFault((*path, name), sentence, "extra_forbidden")
     else:
         yield OptionFault(path, _in_json_words(error)[:300], str(error.validator))
 

@@ -1,6 +1,7 @@
 """Makes a job's routing slip from a pipeline, a preset and what the caller asked for beyond it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from pydantic import JsonValue
@@ -11,15 +12,16 @@ from shared.contracts.slip import RoutingSlip
 
 # A message is a slip, an id and counters, and must stay under 16 KiB.
 MAX_SLIP_BYTES = 12 << 10
+MAX_FAULTS = 50  # nobody reads more
 
 
 class InvalidOptions(Exception):
-    """The options of a request do not fit the pipeline's steps."""
+    """The options of a request do not fit the pipeline's steps. `faults`: the first of them."""
 
     def __init__(self, faults: list[OptionFault]) -> None:
         self.faults = faults
         first = faults[0]
-        super().__init__(f"{len(faults)} faults in the options, first {'.'.join(map(str, first.path))}: {first.message}")
+        super().__init__(f"the options have faults, first {'.'.join(map(str, first.path))}: {first.message}")
 
 
 def build_slip(
@@ -29,14 +31,11 @@ def build_slip(
 
     build_slip(pipelines["photogrammetry"], "balanced", {"mvs": {"views": 6}}, load_options())
     """
-    faults = _unknown_steps(pipeline, options)
-    steps = []
-    for definition in pipeline.steps:
-        params = {**pipeline.presets[preset].params.get(definition.name, {}), **options.get(definition.name, {})}
-        if definition.name in options:  # the presets themselves are checked once, at the start
-            faults += _faults_of(definition, params, stages)
-        steps.append(definition.step(params))
-    slip = RoutingSlip(pipeline=pipeline.name, pipeline_version=pipeline.version, preset=preset, steps=tuple(steps))
+    given = pipeline.presets[preset].params
+    params = {step.name: {**given.get(step.name, {}), **options.get(step.name, {})} for step in pipeline.steps}
+    faults = list(islice(_faults_in(pipeline, options, params, stages), MAX_FAULTS))
+    steps = tuple(step.step(params[step.name]) for step in pipeline.steps)
+    slip = RoutingSlip(pipeline=pipeline.name, pipeline_version=pipeline.version, preset=preset, steps=steps)
     if not faults and len(slip.to_bytes()) > MAX_SLIP_BYTES:
         faults.append(OptionFault((), f"the options are too large: steps and options may have {MAX_SLIP_BYTES} bytes", "too_long"))
     if faults:
@@ -57,11 +56,21 @@ def check_presets(pipelines: Mapping[str, Pipeline], stages: Mapping[str, StageO
         raise InvalidOptions(faults)
 
 
-def _faults_of(step: StepDefinition, params: Mapping[str, JsonValue], stages: Mapping[str, StageOptions]) -> list[OptionFault]:
-    return [OptionFault((step.name, *fault.path), fault.message, fault.type) for fault in stages[step.stage].faults(params)]
+def _faults_in(
+    pipeline: Pipeline, options: Mapping[str, Any], params: Mapping[str, Mapping[str, JsonValue]], stages: Mapping[str, StageOptions]
+) -> Iterator[OptionFault]:
+    """What is wrong with the steps that options name; the presets themselves are checked once, at the start."""
+    yield from _unknown_steps(pipeline, options)
+    for step in pipeline.steps:
+        if step.name in options:
+            yield from _faults_of(step, params[step.name], stages)
 
 
-def _unknown_steps(pipeline: Pipeline, options: Mapping[str, Any]) -> list[OptionFault]:
+def _faults_of(step: StepDefinition, params: Mapping[str, JsonValue], stages: Mapping[str, StageOptions]) -> Iterator[OptionFault]:
+    return (OptionFault((step.name, *fault.path), fault.message, fault.type) for fault in stages[step.stage].faults(params))
+
+
+def _unknown_steps(pipeline: Pipeline, options: Mapping[str, Any]) -> Iterator[OptionFault]:
     names = [step.name for step in pipeline.steps]
     sentence = f"pipeline {pipeline.name} has no such step; it has {', '.join(names)}"
-    return [OptionFault((name,), sentence, "extra_forbidden") for name in options if name not in names]
+    return (OptionFault((name,), sentence, "extra_forbidden") for name in options if name not in names)

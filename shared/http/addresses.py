@@ -20,6 +20,7 @@ IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
 MAX_URL_CHARS = 8192
+_MAX_HOST_CHARS = 254  # as many bytes as DNS takes, and a final dot; spelt in another script a name is no longer than in ASCII
 
 # IANA's registries of special-purpose addresses. Written out because `is_global` differs between patch releases of Python.
 _PRIVATE_V4 = tuple(
@@ -103,6 +104,8 @@ def normal_host(host: str) -> str:
 
     Raises ValueError for what cannot be a host name.
     """
+    if len(host) > _MAX_HOST_CHARS:  # before each character is looked up in nameprep's tables, 3 µs apiece
+        raise ValueError(f"{host[:100]!r} is no host name")
     try:
         name = host.encode("idna").decode("ascii").lower().removesuffix(".")
     except UnicodeError:
