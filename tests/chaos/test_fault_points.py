@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
@@ -166,3 +167,23 @@ async def test_webhooks_killed_at_any_point_call_again_with_the_same_id(chaos: C
     """Where a retry is to be met, the receiver fails until it was."""
     chaos.backend.answers = iter([500] * PER_JOB if any(point.endswith("retry") for point in webhook_points) else [])
     await chaos.completes(chaos.arm("webhooks", webhook_points))
+
+
+async def test_webhooks_killed_while_they_park_a_delivery_park_it_once(chaos: Chaos) -> None:
+    """The receiver wants no more calls (410), and the service is lost before and after it says so: one id, listed as parked."""
+    chaos.backend.answers = iter([410] * (PER_JOB + 1))
+    expected = chaos.arm("webhooks", both((DEAD,)))
+    before = len(chaos.mesh.killed())
+    job_id = submit(chaos.api, f"{chaos.backend.url}/hook")
+    wait_until(lambda: [each["status"] for each in deliveries_of(chaos, job_id)] == ["parked"], timeout_s=120, interval_s=0.3)
+    wait_until(lambda: not chaos.mesh.armed(), timeout_s=60, interval_s=0.3)
+    assert set(chaos.mesh.killed()[before:]) == expected
+    chaos.backend.answers = iter(())
+    completes(chaos.api, chaos.backend, chaos.webhooks)  # and the next one is told
+    assert {webhook_id for webhook_id, _ in chaos.webhooks.calls[job_id]} == {deliveries_of(chaos, job_id)[0]["id"]}
+    assert patiently(chaos.api, "GET", f"/api/v1/jobs/{job_id}").json()["status"] == "completed"
+
+
+def deliveries_of(chaos: Chaos, job_id: str) -> list[dict[str, Any]]:
+    """Of a job, as its caller sees them."""
+    return list(patiently(chaos.api, "GET", f"/api/v1/jobs/{job_id}/webhooks").json()["deliveries"])
