@@ -8,7 +8,7 @@ from shared.contracts.base import SCHEMA_VERSION
 from shared.contracts.messages import WebhookMessage
 from shared.contracts.routing import HEADER_NEWER
 from shared.ports import Delivery
-from shared.runtime.reading import MAX_NEWER, Newer, Unreadable, count_header
+from shared.runtime.reading import MAX_NEWER, Newer, Unreadable, count_header, first_fault
 
 
 def read_message(delivery: Delivery) -> WebhookMessage | Newer | Unreadable:
@@ -23,10 +23,9 @@ def read_message(delivery: Delivery) -> WebhookMessage | Newer | Unreadable:
     if isinstance(version, int) and version > SCHEMA_VERSION:
         return _newer(delivery, version)
     try:
-        return WebhookMessage.model_validate(raw)
-    except (ValidationError, RecursionError) as error:
-        fields = {str(item["loc"][0]) for item in error.errors() if item["loc"]} if isinstance(error, ValidationError) else {"…"}
-        return Unreadable(f"the message is no webhook message: {', '.join(sorted(fields))}")
+        return WebhookMessage.model_validate_json(delivery.body)  # not `raw`: json.loads takes halves of surrogate pairs
+    except ValidationError as error:
+        return Unreadable(f"the message is no webhook message: {first_fault(error)}")
 
 
 def _newer(delivery: Delivery, version: int) -> Newer | Unreadable:

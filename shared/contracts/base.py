@@ -1,8 +1,13 @@
 """The base of every message, manifest and event."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
+
+# What jobs and deliveries are called: a part of keys in the store, of headers and of rows, each of which takes less than JSON does.
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 class Contract(BaseModel):

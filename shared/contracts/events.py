@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter
 
-from shared.contracts.base import SCHEMA_VERSION, Contract
+from shared.contracts.base import SCHEMA_VERSION, Contract, Id
 
 
 class _StepEvent(Contract):
     schema_version: int = SCHEMA_VERSION
-    job_id: str
+    job_id: Id
     step: str
     position: int
     attempt: int
@@ -49,9 +49,9 @@ class WebhookAttempted(Contract):
 
     schema_version: int = SCHEMA_VERSION
     type: Literal["webhook.attempted"] = "webhook.attempted"
-    job_id: str
-    delivery_id: str
-    attempt_id: str  # random: a repeated call is a further attempt
+    job_id: Id
+    delivery_id: Id
+    attempt_id: Id  # random: a repeated call is a further attempt
     at: datetime
     status_code: int | None = None
     error: str | None = None

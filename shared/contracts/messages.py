@@ -2,7 +2,7 @@
 
 from pydantic import FiniteFloat
 
-from shared.contracts.base import SCHEMA_VERSION, Contract
+from shared.contracts.base import SCHEMA_VERSION, Contract, Id
 from shared.contracts.routing import deterministic_id
 from shared.contracts.slip import RoutingSlip, Step
 from shared.contracts.split import Split
@@ -15,7 +15,7 @@ class StageMessage(Contract):
     """Do step `position` of this job. With `split`: a part of it, or, without `part`, what follows once every part is made."""
 
     schema_version: int = SCHEMA_VERSION
-    job_id: str
+    job_id: Id
     slip: RoutingSlip
     position: int
     attempt: int = 1  # counted tries of this step, from 1
@@ -57,8 +57,8 @@ class WebhookMessage(Contract):
     """Make this delivery's next call. The body is in the store under `keys.webhook_body`."""
 
     schema_version: int = SCHEMA_VERSION
-    job_id: str
-    delivery_id: str  # also the webhook-id
+    job_id: Id
+    delivery_id: Id  # also the webhook-id
     type: str
     url: str
     sealed_secrets: str  # Fernet token of the tenant's secrets, comma-separated

@@ -37,13 +37,18 @@ def read_message(delivery: Delivery, stage: str) -> ReadMessage:
         version = raw.get("schema_version", SCHEMA_VERSION)
         if isinstance(version, int) and version > SPLIT_VERSION:
             return _newer(delivery, version)
-        message = StageMessage.model_validate(raw)
+        message = StageMessage.model_validate_json(delivery.body)  # not `raw`: json.loads takes halves of surrogate pairs
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        return Unreadable(f"the message is no stage message: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return Unreadable(f"the message is no stage message: {first_fault(error)}")
     except (ValueError, AttributeError, RecursionError):
         return Unreadable("the message is not a JSON object")
     return _suitable(message, stage)
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where and what: `job_id: Field required`."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
 def _suitable(message: StageMessage, stage: str) -> StageMessage | Unreadable:

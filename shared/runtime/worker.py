@@ -19,7 +19,7 @@ from shared.runtime.compute import Compute
 from shared.runtime.logging import task_context
 from shared.runtime.metrics import DELIVERIES, DEPENDENCY_UP, STAGE_BUSY
 from shared.runtime.patience import BROKER, DISK, STORE, Patience
-from shared.runtime.reading import Newer, ReadMessage, Unreadable, read_message
+from shared.runtime.reading import Newer, ReadMessage, read_message
 from shared.runtime.settings import WorkerSettings
 from shared.runtime.settling import Settling
 from shared.runtime.share_turn import turn_of
@@ -146,18 +146,25 @@ class StageWorker:
                 return await turn_of(self._tools, delivery, message, settling).run()
             if isinstance(message, Newer):
                 return await self._wait_for_upgrade(delivery, message, settling)
-            return await self._give_up_unread(message, settling)
+            logger.error("given up: {}", message.reason)
+            return await self._give_up(message.reason, settling, "unreadable")
         except LeaseLost:
             return "lease_lost"
+        except Exception as error:  # left unsettled, it would hold the worker's only place until its lease ends
+            logger.opt(exception=error).error("the message cannot be settled as it should be; it is given up")
+            return await self._give_up(f"the worker failed: {type(error).__name__}", settling, "given_up")
 
     async def _wait_for_upgrade(self, delivery: Delivery, message: Newer, settling: Settling) -> str:
         await settling.retry(NEWER_DELAY_S, delivery.body, delivery.message_id, {HEADER_NEWER: message.times + 1})
         return "newer"
 
-    async def _give_up_unread(self, message: Unreadable, settling: Settling) -> str:
-        logger.error("given up: {}", message.reason)
-        await settling.give_up("INTERNAL", message.reason, None, None)
-        return "unreadable"
+    async def _give_up(self, reason: str, settling: Settling, outcome: str) -> str:
+        """Job and step are named by the message's own headers."""
+        try:
+            await settling.give_up("INTERNAL", reason, None, None)
+        except LeaseLost:
+            return "lease_lost"
+        return outcome
 
     async def _hand_back(self, settling: Settling) -> str:
         if settling.begun:  # broken off while it settled: the broker gives it to somebody else

@@ -70,6 +70,11 @@ def as_published(message: StageMessage, body: bytes) -> Publication:
     return replace(a_publication(message), body=body)
 
 
+def with_id(job_id: str) -> bytes:
+    """A message that is whole but for its job's id."""
+    return json.dumps({**json.loads(a_message().to_bytes()), "job_id": job_id}).encode()
+
+
 async def the_next_one_completes(mesh: WorkerMesh) -> None:
     message = a_message()
     await mesh.submit(message)
@@ -112,6 +117,8 @@ async def test_a_message_that_nobody_is_upgraded_for_is_given_up_after_its_limit
         (b"\xff not json", "the message is not a JSON object"),
         (b'["json", "but no object"]', "the message is not a JSON object"),
         (b'{"schema_version": 1, "position": 0, "slip": {}}', "the message is no stage message: job_id: Field required"),
+        (with_id(""), "the message is no stage message: job_id: String should match pattern"),
+        (with_id("\ud800"), "the message is no stage message: Invalid JSON: unexpected end of hex escape"),
     ],
 )
 async def test_a_message_that_nobody_can_read_is_given_up_at_once(

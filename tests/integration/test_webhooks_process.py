@@ -1,6 +1,7 @@
 """The webhooks service as a process, on a real RabbitMQ and a real MinIO."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -18,10 +19,19 @@ from shared.broker.headers import message_headers
 from shared.broker.rabbitmq import RabbitBroker
 from shared.contracts.events import EVENT, WebhookAttempted
 from shared.contracts.messages import WebhookMessage
-from shared.contracts.routing import DEAD_WEBHOOKS_QUEUE, TRACKER_QUEUE, WEBHOOKS_QUEUE, WORK_EXCHANGE
+from shared.contracts.routing import (
+    DEAD_WEBHOOKS_QUEUE,
+    HEADER_CODE,
+    HEADER_JOB,
+    HEADER_REASON,
+    TRACKER_QUEUE,
+    WEBHOOKS_QUEUE,
+    WORK_EXCHANGE,
+)
 from shared.ports import Delivery, Publication
 from shared.storage import keys
 from shared.storage.minio import MinioStore
+from tests.support.brokers import Inbox
 from tests.support.eventually import eventually
 from tests.support.servers import S3Server
 from tests.unit.http.server import Reply, local_server
@@ -121,6 +131,26 @@ async def test_a_webhook_travels_through_the_real_mesh(mesh: Mesh) -> None:
         assert await mesh.broker.depth(DEAD_WEBHOOKS_QUEUE) == 1
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 15) == 0
+
+
+@pytest.mark.parametrize("odd_id", ["", "..", "\ud800"], ids=ascii)
+async def test_a_message_that_nobody_can_read_keeps_no_place(mesh: Mesh, odd_id: str) -> None:
+    """Valid JSON with an id that is none, and room for one delivery at a time: it is parked with its reason, and the next one arrives."""
+    mesh.environment["MESHWORK_WEBHOOK_PREFETCH"] = "1"
+    parked = Inbox()
+    await mesh.broker.subscribe(DEAD_WEBHOOKS_QUEUE, parked, 10)
+    body = json.dumps({**json.loads(message().to_bytes()), "job_id": odd_id}).encode()
+    headers = message_headers("webhook.deliver", "/meshwork/gateway", "poison", "j1")
+    async with mesh.service(), local_server(lambda _: Reply(200)) as receiver:
+        await mesh.broker.publish(Publication(WORK_EXCHANGE, WEBHOOKS_QUEUE, body, "poison", "webhook.deliver", headers))
+        await mesh.deliver(message(delivery_id="next", url=receiver.url()))
+        await eventually(lambda: mesh.outcomes("next") == ["delivered"], 20)
+        await eventually(lambda: body in parked.bodies, 20)
+
+    (evidence,) = [delivery for delivery in parked.deliveries if delivery.body == body]
+    await evidence.ack()
+    assert (evidence.headers[HEADER_CODE], evidence.headers[HEADER_JOB]) == ("INTERNAL", "j1")
+    assert "the message is no webhook message" in str(evidence.headers[HEADER_REASON])
 
 
 async def test_kill_9_during_a_call_repeats_it_with_the_same_id(mesh: Mesh) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from shared.contracts import events, manifest, messages, request, slip, split  # noqa: F401 - models register by being imported
 from shared.contracts.base import Contract
@@ -20,6 +21,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_
 JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4), max_leaves=12
 )
+IDS = st.uuids().map(str) | st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 TEXTS = st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode())
 _PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(max_size=20),
@@ -39,11 +41,15 @@ def models(base: type[Contract] = Contract) -> list[type[Contract]]:
 
 def valid(model: type[Contract]) -> st.SearchStrategy[dict[str, Any]]:
     """Fields that the model takes, those with a default now and then left out."""
-    fields = {name: _values_of(field.annotation) for name, field in model.model_fields.items()}
+    fields = {name: IDS if _is_id(field) else _values_of(field.annotation) for name, field in model.model_fields.items()}
     required = {name for name, field in model.model_fields.items() if field.is_required()}
     return st.fixed_dictionaries(
         {n: fields[n] for n in fields if n in required}, optional={n: fields[n] for n in fields if n not in required}
     )
+
+
+def _is_id(field: FieldInfo) -> bool:
+    return any(getattr(constraint, "pattern", None) for constraint in field.metadata)
 
 
 def _values_of(annotation: Any) -> st.SearchStrategy[Any]:

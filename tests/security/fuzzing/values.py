@@ -9,6 +9,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,13 +24,17 @@ from gateway.door_json import parse_object
 from gateway.door_multipart import parts_of
 from gateway.problems import Problem
 from services.webhooks.retry_after import seconds_of
+from shared.contracts.events import StageStarted
+from shared.contracts.messages import StageMessage, WebhookMessage
 from shared.contracts.routing import DEAD_EXCHANGE, EVENTS_EXCHANGE
 from shared.errors import UnsafeAddress
 from shared.http.addresses import AddressPolicy, check_url
 from shared.photo_names import harmless, name_in_url, unique_names
+from shared.storage import keys
 from tests.security.fuzzing import changes, file_values
 from tests.security.fuzzing.message_values import JSON, SCALARS, TEXTS, model_values, models, reads_back
 from tests.security.fuzzing.tally import Tally
+from tests.support.builders import a_message, a_slip
 
 SEEDS = st.integers(0, 2**48)
 IN_A_ROW = 200  # examples of one run of hypothesis, which slows down as it grows
@@ -64,17 +69,50 @@ MESSAGES = st.tuples(TEXTS, st.fixed_dictionaries({}, optional=_FIELDS), _HEADER
 
 
 def try_message(drawn: tuple[bytes, dict[str, Any], dict[str, Any], str]) -> int:
-    """A worker, the webhooks service and the tracker say that they cannot read it, so that it is parked."""
+    """A worker, the webhooks service and the tracker say that they cannot read it, so that it is parked; or it can be settled."""
     body, fields, headers, key = drawn
     for text in (body, json.dumps(fields).encode()):
-        one = _delivery(text, headers, key)
-        stage_reading.read_message(one, "sfm")
-        webhook_reading.read_message(one)
-        try:
-            news.read_fact(one)
-        except news.Unreadable as error:
-            assert str(error)
+        _try_delivery(_delivery(text, headers, key))
     return 2
+
+
+def try_nearly_sound_message(seed: int) -> int:
+    """The same for messages that were sound but for a change or two."""
+    random = Random(seed)
+    for sound in SOUND:
+        changed = changes.changed_value(random, json.loads(sound.to_bytes()), random.choice((1, 1, 2)))
+        _try_delivery(_delivery(changes.json_bytes(random, changed), {}, "stage.sfm"))
+    return len(SOUND)
+
+
+SOUND = (
+    a_message(a_slip(("sfm", "mvs")), "job"),
+    WebhookMessage(job_id="job", delivery_id="delivery", type="job.completed", url="http://a.example/", sealed_secrets="gAAAA"),
+    StageStarted(job_id="job", step="sfm", position=0, attempt=1),
+)
+
+
+def _try_delivery(one: Any) -> None:
+    stage, webhook = stage_reading.read_message(one, "sfm"), webhook_reading.read_message(one)
+    if isinstance(stage, StageMessage):
+        assert _settles(stage) and keys.checked(keys.stop(stage.job_id))
+    if isinstance(webhook, WebhookMessage):
+        assert _settles(webhook) and keys.checked(keys.webhook_body(webhook.job_id, webhook.delivery_id))
+    for unread in (stage, webhook):
+        if isinstance(unread, stage_reading.Unreadable):
+            assert unread.reason.encode()
+    try:
+        fact = news.read_fact(one)
+    except news.Unreadable as error:
+        assert str(error).encode()
+    else:
+        assert fact is None or fact.job_id
+
+
+def _settles(message: StageMessage | WebhookMessage) -> bool:
+    """Whether the message can be put back with its counter raised, as most settlements do."""
+    again = message.model_copy(update={"attempt": message.attempt + 1})
+    return bool(again.to_bytes() and again.message_id)
 
 
 def try_body(text: bytes) -> int:
@@ -165,6 +203,7 @@ def readers() -> list[Reader]:
         *of_videos,
         Reader("archive", SEEDS, file_values.try_archive, 6.0, 30),
         Reader("message", MESSAGES, try_message, 5.0, 20),
+        Reader("nearly sound message", SEEDS, try_nearly_sound_message, 5.0, 200),
         Reader("body", TEXTS, try_body, 4.0, 20),
         Reader("cursor", st.text(max_size=80), try_cursor, 1.0, 20),
         Reader("form", FORMS, try_form, 5.0, 20),

@@ -123,7 +123,12 @@ async def test_a_workers_dead_letter_ends_the_job_with_its_reason(database: Data
 
 @pytest.mark.usefixtures("tracker")
 @pytest.mark.parametrize(
-    "body", [b"", b"\xff", b"[]", b'{"type": "stage.unheard_of", "job_id": "x"}', b'{"type": "stage.started"}', b"[" * 5000]
+    "body",
+    [
+        *(b"", b"\xff", b"[]", b'{"type": "stage.unheard_of", "job_id": "x"}', b'{"type": "stage.started"}', b"[" * 5000),
+        started("x", 0).to_bytes().replace(b'"x"', b'""'),
+        started("x", 0).to_bytes().replace(b'"x"', b'"\\ud800"'),
+    ],
 )
 async def test_what_nobody_can_read_is_parked(database: Database, broker: MemoryBroker, body: bytes) -> None:
     """It goes to dead.tracker as it came, with the reason, and the next message is worked."""

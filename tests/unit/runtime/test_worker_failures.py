@@ -1,6 +1,7 @@
 """What the worker loop makes of failures: told, tried again, given up."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,10 +9,19 @@ import pytest
 from shared.broker.headers import message_headers
 from shared.contracts.manifest import StageReport
 from shared.contracts.messages import SPLIT_VERSION
-from shared.contracts.routing import HEADER_CODE, HEADER_JOB, HEADER_NEWER, HEADER_REASON, HEADER_STEP, WORK_EXCHANGE
+from shared.contracts.routing import (
+    EVENTS_EXCHANGE,
+    HEADER_CODE,
+    HEADER_JOB,
+    HEADER_NEWER,
+    HEADER_REASON,
+    HEADER_STEP,
+    RETRY_EXCHANGE,
+    WORK_EXCHANGE,
+)
 from shared.errors import ChildDied, OutOfMemory, PermanentError, StageTimeout, TransientError
 from shared.ports import Publication
-from tests.support.builders import a_message
+from tests.support.builders import a_message, a_publication
 from tests.support.eventually import eventually
 from tests.support.mesh import Mesh, ScriptedCompute, attempt_key, failing
 
@@ -132,6 +142,10 @@ def broken_bodies() -> list[Any]:
         pytest.param(json.dumps({**good, "position": -1}).encode(), id="negative position"),
         pytest.param(json.dumps({**good, "position": 2}).encode(), id="another stage's"),
         pytest.param(json.dumps({**good, "schema_version": "new"}).encode(), id="version is no number"),
+        pytest.param(json.dumps({**good, "job_id": ""}).encode(), id="no id"),
+        pytest.param(json.dumps({**good, "job_id": "a/../b"}).encode(), id="an id that leaves its folder"),
+        pytest.param(json.dumps({**good, "job_id": "\ud800"}).encode(), id="half a surrogate pair"),
+        pytest.param(json.dumps({**good, "metadata": {"\udfff": 1}}).encode(), id="half a surrogate pair where nobody looks"),
     ]
 
 
@@ -148,6 +162,47 @@ async def test_what_nobody_can_read_is_given_up(mesh: Mesh, body: bytes) -> None
 
     assert (dead.headers[HEADER_CODE], dead.headers[HEADER_JOB], dead.headers[HEADER_STEP]) == ("INTERNAL", "job-1", "ingest")
     assert dead.headers[HEADER_REASON]
+
+
+ODD_VALUES = ["", "\ud800", "\0", "a/../b", "x" * 3000, -5, 0, 2**63, 10**400, None, [], {"": "\udfff"}, True, float("nan")]
+
+
+async def test_no_value_of_any_field_holds_the_worker(mesh: Mesh) -> None:
+    """Whatever is in a message that is JSON: it is settled one way or another, and the next one is taken."""
+    await mesh.worker("ingest")
+    good = a_message()
+    whole, (step, *rest) = json.loads(good.to_bytes()), json.loads(good.to_bytes())["slip"]["steps"]
+    odd = [{**whole, name: value} for name in whole for value in ODD_VALUES]
+    odd += [{**whole, "slip": {**whole["slip"], "steps": [{**step, name: value}, *rest]}} for name in step for value in ODD_VALUES]
+    for index, fields in enumerate(odd):
+        await mesh.gateway.publish(replace(a_publication(good), body=json.dumps(fields).encode(), message_id=f"odd {index}"))
+    await mesh.idle(60)
+    assert mesh.brokers[0]._consumers[0].held == []
+
+    message = a_message()
+    await mesh.submit(message)
+    await eventually(lambda: [event for event in mesh.events("stage.completed") if event.job_id == message.job_id])
+
+
+@pytest.mark.parametrize("exchange", [EVENTS_EXCHANGE, RETRY_EXCHANGE])
+async def test_what_cannot_be_settled_as_it_should_be_is_given_up(mesh: Mesh, exchange: str) -> None:
+    """Left unsettled, it would hold the worker's only place while readiness says that it takes deliveries."""
+    worker = await mesh.worker("ingest", failing(TransientError("busy")))
+    publish = worker._broker.publish
+
+    async def refused(publication: Publication) -> None:
+        if publication.exchange in {exchange, RETRY_EXCHANGE}:
+            raise ValueError("nothing that a broker takes")
+        await publish(publication)
+
+    worker._broker.publish = refused  # type: ignore[method-assign]
+    message = a_message()
+    await mesh.submit(message)
+    dead = await mesh.arrival("dead.ingest")
+    await mesh.idle()
+
+    assert (dead.headers[HEADER_CODE], dead.headers[HEADER_JOB], dead.headers[HEADER_STEP]) == ("INTERNAL", message.job_id, "ingest")
+    assert mesh.brokers[0]._consumers[0].held == []
 
 
 async def test_a_newer_message_waits_for_the_upgrade(mesh: Mesh) -> None:

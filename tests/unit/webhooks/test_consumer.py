@@ -1,6 +1,7 @@
 """The consumer on the broker in memory: what is called, told, retried, parked and dropped."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -201,7 +202,15 @@ async def test_secrets_that_cannot_be_unsealed_leave_time_to_repair(tmp_path: Pa
         assert w.waiting() == {"10s": 1}
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 5000, b'{"job_id": "j1"}', b'{"schema_version": "x"}'])
+WHOLE = message().model_dump(mode="json")
+UNREADABLE = [
+    *(b"", b"{", b"[]", b"null", b"\xff", b"[" * 5000, b'{"job_id": "j1"}', b'{"schema_version": "x"}'),
+    *(json.dumps(WHOLE | {name: odd}).encode() for name in ("job_id", "delivery_id") for odd in ("", "..", "a/b", "\ud800")),
+    json.dumps(WHOLE | {"url": "http://a.example/\udfff"}).encode(),
+]
+
+
+@pytest.mark.parametrize("body", UNREADABLE)
 async def test_a_message_that_nobody_can_read_is_parked(tmp_path: Path, body: bytes) -> None:
     """The queue moves on, and the reason stands in the headers."""
     async with world(tmp_path, ScriptedPoster()) as w:
@@ -213,6 +222,21 @@ async def test_a_message_that_nobody_can_read_is_parked(tmp_path: Path, body: by
         assert (parked.headers[HEADER_CODE], parked.headers[HEADER_JOB]) == ("INTERNAL", "j1")
         await delivered(w, delivery_id="d2")
         assert len(w.http.posts) == 1
+
+
+ODD_VALUES = ["", "\ud800", "\0", "a/../b", "x" * 3000, -5, 0, 2**63, 10**400, None, [], {"": "\udfff"}, True, float("nan"), [-1.0, 1e308]]
+
+
+async def test_no_value_of_any_field_stops_the_webhooks(tmp_path: Path) -> None:
+    """Whatever is in a message that is JSON: it is settled one way or another, and nothing is held."""
+    async with world(tmp_path, ScriptedPoster([Answer(500)]), webhook_prefetch=4) as w:
+        await w.store_body(message())
+        for name, odd in itertools.product(WHOLE, ODD_VALUES):
+            await w.publish(message(), json.dumps(WHOLE | {name: odd}).encode())
+        await w.settled()
+        assert w.broker._consumers[0].held == []
+        await delivered(w, delivery_id="d2")
+        assert w.http.posts[-1].headers["webhook-id"] == "d2"
 
 
 async def test_a_newer_message_waits_for_the_upgrade(tmp_path: Path) -> None:
