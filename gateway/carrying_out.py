@@ -1,5 +1,6 @@
 """What each kind of outbox row means. Every effect may come twice."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -56,6 +57,8 @@ class Carrier:
                 await self.store.put(keys.stop(claim.job_id), str(claim.payload["reason"]).encode(), "text/plain")
             case "webhook" | "replay":
                 await self._send_webhook(claim)
+            case "body":
+                await self._store_body(claim)
             case "tidy":
                 await self._tidy(claim.job_id)
             case "purge":
@@ -83,7 +86,8 @@ class Carrier:
         replay = str(claim.payload.get("replay", ""))
         if delivery is None or job is None or (delivery.status != "pending" and not replay):
             return
-        await self.store.put(keys.webhook_body(job.id, delivery.id), delivery.body.encode())  # first: a delivery without a body is dropped
+        body = delivery.body.encode()
+        await self.store.put(keys.webhook_body(job.id, delivery.id), body)  # first: a delivery without a body is dropped
         message = WebhookMessage(
             job_id=job.id,
             delivery_id=delivery.id,
@@ -92,6 +96,7 @@ class Carrier:
             sealed_secrets=seal(self.settings.secrets_of(job.tenant), self.settings.seal_key),
             attempt=int(claim.payload.get("attempt", 1)),
             schedule_s=self.settings.webhook_schedule_s,
+            body_sha256=hashlib.sha256(body).hexdigest(),
             replay=replay,
             tenant=deterministic_id("tenant", job.tenant),
         )
@@ -99,6 +104,12 @@ class Carrier:
         await self.broker.publish(
             Publication(WORK_EXCHANGE, WEBHOOKS_QUEUE, message.to_bytes(), message.message_id, "webhook.work", headers)
         )
+
+    async def _store_body(self, claim: Claim) -> None:
+        async with self.database.read() as rows:
+            delivery = await rows.session.get(DeliveryRow, claim.payload["delivery_id"])
+        if delivery is not None:
+            await self.store.put(keys.webhook_body(delivery.job_id, delivery.id), delivery.body.encode())
 
     async def _tidy(self, job_id: str) -> None:
         """Removes what parts of steps made: the steps' own outputs are all that a job that ended is asked for."""

@@ -24,7 +24,7 @@ from shared.errors import DependencyUnavailable
 from shared.ports import ArtifactStore, Broker
 
 # Two lanes, so that a broker that is away does not keep work from being stopped.
-STORE_KINDS = ("stop", "tidy", "purge")
+STORE_KINDS = ("stop", "body", "tidy", "purge")
 BROKER_KINDS = ("publish", "webhook", "replay")
 _GIVE_BACK_S = 2.0
 _REST_S = 0.05  # after a round that found nothing: arrivals by the hundred a second are looked at together

@@ -31,7 +31,7 @@ async def with_attempts(rows: Rows, job_id: str) -> list[DeliveryRecord]:
 
 
 async def record_attempt(rows: Rows, event: WebhookAttempted) -> None:
-    """One call ended. Told twice, it is listed once; a delivery that is gone is no error."""
+    """One call ended. Told twice, it is listed once; a delivery that is gone is no error. A damaged body is stored again from its row."""
     delivery = await rows.session.get(DeliveryRow, event.delivery_id)
     if delivery is None:
         return
@@ -39,6 +39,8 @@ async def record_attempt(rows: Rows, event: WebhookAttempted) -> None:
         error = event.error and event.error.replace("\0", "")[:_MAX_ERROR]
         attempt = DeliveryAttemptRow(id=event.attempt_id, delivery_id=delivery.id, at=event.at, status_code=event.status_code, error=error)
         rows.session.add(attempt)
+        if event.body_damaged:
+            rows.to_outbox(delivery.job_id, "body", {"delivery_id": delivery.id})
     if event.outcome == "delivered":
         delivery.status = "delivered"
     elif event.outcome == "parked":

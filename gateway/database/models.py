@@ -118,7 +118,8 @@ class OutboxRow(Base):
     """Something that the relay carries out. No foreign key: a purge outlives its job.
 
     `kind`: publish (a StageMessage) · stop (write the stop key) · webhook (store the body, publish the delivery) ·
-    replay (publish a delivery once) · tidy (remove what only parts of steps needed) · purge (remove everything of the job).
+    replay (publish a delivery once) · body (store a delivery's body again) · tidy (remove what only parts of steps needed) ·
+    purge (remove everything of the job).
     """
 
     __tablename__ = "outbox"

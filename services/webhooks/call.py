@@ -23,6 +23,7 @@ class Called:
     """A call that ended. `error` is None exactly when the receiver took it; `retry_after_s` is what a throttling one asked for.
 
     `gone`: it answered 410. `lost`: nobody knows what it answered, because making the call ended the service several times.
+    `body_damaged`: it was not made, and the gateway must store the body again.
     """
 
     at: datetime
@@ -30,6 +31,7 @@ class Called:
     error: str | None = None
     gone: bool = False
     lost: bool = False
+    body_damaged: bool = False
     retry_after_s: float | None = None
 
 

@@ -18,7 +18,7 @@ from services.webhooks.turns import NoTurn, ShareUsedUp, Turns
 from shared.broker.headers import trace_id
 from shared.contracts.messages import WebhookMessage
 from shared.contracts.routing import HEADER_NEWER, HEADER_WAITED, WEBHOOKS_QUEUE
-from shared.errors import LeaseLost, MeshworkError
+from shared.errors import LeaseLost, MeshworkError, ObjectCorrupt
 from shared.http.posting import Poster
 from shared.ports import ArtifactStore, Broker, Delivery, Subscription
 from shared.runtime.logging import task_context
@@ -145,6 +145,9 @@ class WebhookConsumer:
             pause_s = min(AWAY_PAUSE_S * waited, LONGEST_PAUSE_S) if isinstance(reason, ShareUsedUp) else AWAY_PAUSE_S
             await settling.retry(pause_s, delivery.body, delivery.message_id, {HEADER_WAITED: waited})
             return
+        except ObjectCorrupt as error:
+            logger.error("{}: nothing is sent, and it is stored again", error)
+            called = Called(self._clock(), error="its body is damaged in our store: not sent, and stored again", body_damaged=True)
         except Exception as error:  # whatever it is, the schedule gives it three days to be put right
             logger.opt(exception=error).error("an attempt broke off", delivery=message.delivery_id)
             called = Called(self._clock(), error=f"something went wrong on our side ({type(error).__name__})")

@@ -43,6 +43,7 @@ def attempted(message: WebhookMessage, called: Called, following: Next, attempt_
         status_code=called.status_code,
         error=called.error,
         outcome=following.outcome,
+        body_damaged=called.body_damaged,
     )
     headers = message_headers(event.type, SOURCE, attempt_id, message.job_id, parent=delivery.headers, time=called.at)
     return Publication(EVENTS_EXCHANGE, event_key(event), event.to_bytes(), attempt_id, event.type, headers)

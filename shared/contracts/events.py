@@ -56,6 +56,7 @@ class WebhookAttempted(Contract):
     status_code: int | None = None
     error: str | None = None
     outcome: Literal["delivered", "failed", "parked"]
+    body_damaged: bool = False  # nothing was sent: the stored body is not the one that was decided on, and must be stored again
 
 
 Event = Annotated[StageStarted | StageProgress | StageCompleted | StageFailed | WebhookAttempted, Field(discriminator="type")]

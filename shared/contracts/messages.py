@@ -64,6 +64,7 @@ class WebhookMessage(Contract):
     sealed_secrets: str  # Fernet token of the tenant's secrets, comma-separated
     attempt: int = 1
     schedule_s: tuple[FiniteFloat, ...] = ()  # pauses before attempts 2, 3, …
+    body_sha256: str | None = None  # of what is to be sent; None in messages of an earlier gateway
     replay: str = ""  # id of a replay asked for by a person: one call now, the schedule untouched
     tenant: str = ""  # tells tenants apart and names none; empty from gateways that sent none: they are one tenant
 

@@ -1,6 +1,7 @@
 """The relay between rows, store and broker."""
 
 import asyncio
+import hashlib
 import json
 from datetime import timedelta
 
@@ -105,7 +106,8 @@ async def test_a_webhook_carries_its_schedule_and_sealed_secrets(
         1,
     )
     assert (message.schedule_s, unseal(message.sealed_secrets, SEAL_KEY)) == ((10.0, 60.0), (SECRET,))
-    assert (await store.get(keys.webhook_body(job_id, delivery.id))).decode() == delivery.body
+    body = await store.get(keys.webhook_body(job_id, delivery.id))
+    assert (body.decode(), hashlib.sha256(body).hexdigest()) == (delivery.body, message.body_sha256)
     assert SECRET not in published(broker, WEBHOOKS_QUEUE)[0].body.decode()
 
 

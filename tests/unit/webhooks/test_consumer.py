@@ -1,6 +1,7 @@
 """The consumer on the broker in memory: what is called, told, retried, parked and dropped."""
 
 import asyncio
+import hashlib
 import itertools
 import json
 from collections.abc import Callable
@@ -153,6 +154,24 @@ async def test_what_nobody_can_settle_is_parked(tmp_path: Path) -> None:
         (parked,) = w.parked()
         assert (parked.headers[HEADER_CODE], parked.headers[HEADER_JOB]) == ("INTERNAL", "j1")
         assert [event["outcome"] for event in w.events()] == ["failed", "delivered"]
+
+
+async def test_a_damaged_body_is_not_sent(tmp_path: Path) -> None:
+    """The attempt fails visibly, asks for the body to be stored again, and the schedule goes on."""
+    async with world(tmp_path, ScriptedPoster()) as w:
+        wanted = message(body_sha256=hashlib.sha256(BODY).hexdigest())
+        await w.store_body(wanted, BODY.replace(b"j1", b"j2"))
+        await w.publish(wanted)
+        await w.settled()
+        assert w.http.posts == []
+        assert [(event["outcome"], event["status_code"], event["body_damaged"]) for event in w.events()] == [("failed", None, True)]
+        assert "damaged" in w.events()[0]["error"] and w.waiting() == {"10s": 1}
+
+        await w.store_body(wanted)
+        await w.publish(wanted)
+        await w.settled()
+        assert [post.body for post in w.http.posts] == [BODY]
+        assert (w.events()[1]["outcome"], w.events()[1]["body_damaged"]) == ("delivered", False)
 
 
 async def test_no_body_means_drop(tmp_path: Path) -> None:
