@@ -60,11 +60,11 @@ async def socket_story(served: Served, job_id: str, told: list[dict], **options:
     return socket.close_code
 
 
-async def stream_story(served: Served, job_id: str, **headers: str) -> list[tuple[str, dict]]:
-    """Everything that a stream tells, with ids."""
+async def stream_story(served: Served, job_id: str, told: list[tuple[str, dict]] | None = None, **headers: str) -> list[tuple[str, dict]]:
+    """Everything that a stream tells, with ids; in `told` as it comes."""
     async with served.api.stream("GET", f"/api/v1/jobs/{job_id}/events", headers=headers) as stream:
         assert stream.headers["content-type"].split(";")[0] == "text/event-stream"
-        events, version = [], ""
+        events, version = [] if told is None else told, ""
         async for line in stream.aiter_lines():
             version = line.removeprefix("id: ") if line.startswith("id: ") else version
             if line.startswith("data:"):
@@ -90,12 +90,11 @@ async def test_a_socket_tells_the_story_and_closes(served: Served) -> None:
 
 async def test_a_stream_tells_the_same(served: Served) -> None:
     """With the row's version as id."""
-    job_id = await new_job(served.api)
-    watching = asyncio.create_task(stream_story(served, job_id))
-    await eventually(lambda: served.gateway.app.state.parts.feed._watches)
+    job_id, told = await new_job(served.api), []
+    watching = asyncio.create_task(stream_story(served, job_id, told))
+    await eventually(lambda: told)
     await served.gateway.move(job_id, "mvs", 50.0, "depth maps")
-    feed = served.gateway.app.state.parts.feed
-    await eventually(lambda: max((watch.version for watch in feed._watches), default=0) > 1)
+    await eventually(lambda: len(told) == 2)
     assert (await served.api.post(f"/api/v1/jobs/{job_id}/cancel")).status_code == 202
     events = await watching
     assert [event["type"] for _, event in events] == ["init", "progress", "error"]
