@@ -5,7 +5,7 @@ Metadata is the caller's own and may hold what no model cares for (huge integers
 
 from typing import Any
 
-from gateway.database.models import StepRow
+from gateway.database.models import Job, StepRow
 from gateway.database.records import DeliveryRecord, JobRecord
 from gateway.links import Links, rfc3339
 
@@ -33,13 +33,19 @@ def job_document(record: JobRecord, links: Links) -> dict[str, Any]:
         "metadata": job.metadata_,
         "queue_position": record.queue_position,
         "stages": [_step_document(step) for step in record.steps],
-        "images": job.images,
+        "images": _image_documents(job),
         "warnings": job.warnings,
         "error": job.error,
         "artifacts": links.artifacts_of(job),
         "result_url": links.result_url_of(job),
         "report": job.report,
     }
+
+
+def _image_documents(job: Job) -> list[dict[str, Any]]:
+    """Every photo with its URL; what came out of an archive or a video has none, as uploads have."""
+    urls = {asked["name"]: asked["url"] for asked in job.request["images"]}
+    return [{"name": image["name"], "url": urls.get(image["name"])} | image for image in job.images]
 
 
 def _step_document(step: StepRow) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def merge_verdicts(images: Sequence[dict[str, Any]], verdicts: Iterable[ImageVer
     by_name = {image["name"]: image for image in images}
     for verdict in verdicts:
         if verdict.source in by_name:
-            found = {"name": verdict.name, "url": None, "status": "pending", "reason": None, "source": verdict.source}
+            found = {"name": verdict.name, "status": "pending", "reason": None, "source": verdict.source}
             by_name.setdefault(verdict.name, found)
         image = by_name.get(verdict.name)
         if image is None or verdict.status not in _VERDICT_RANK:

@@ -30,14 +30,15 @@ class Links:
         signature = _signature(self.secrets[0], job_id, name, expires)
         return f"{self.public_url.rstrip('/')}/api/v1/jobs/{job_id}/artifacts/{quote(name)}?expires={expires}&signature={signature}"
 
-    def verify_link(self, job_id: str, name: str, expires: str, signature: str, now: datetime) -> bool:
-        """Whether we signed this link (query values as received) and it has not ended."""
-        if not (expires.isascii() and expires.isdigit() and len(expires) <= 12) or int(expires) < now.timestamp():
-            return False
-        return any(
+    def end_of_link(self, job_id: str, name: str, expires: str, signature: str) -> int | None:
+        """Until when a link opens (query values as received), in seconds since 1970; None for one that we did not sign."""
+        if not (expires.isascii() and expires.isdigit() and len(expires) <= 12):
+            return None
+        ours = any(
             hmac.compare_digest(_signature(secret, job_id, name, int(expires)).encode(), signature.encode("utf-8", "replace"))
             for secret in self.secrets
         )
+        return int(expires) if ours else None
 
     def artifacts_of(self, job: Job) -> list[dict[str, Any]]:
         """The artifacts of a job as callers see them; empty until it completed."""

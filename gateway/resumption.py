@@ -2,6 +2,7 @@
 
 from loguru import logger
 from sqlalchemy import func, select
+from sqlalchemy.orm import defer
 
 from gateway.current_step import again, current_step
 from gateway.database import jobs, outbox
@@ -19,7 +20,8 @@ async def resume(database: Database, links: Links) -> None:
     async with database.write() as rows:
         await outbox.clear_leases(rows)
         job_ids = list(await rows.session.scalars(select(Job.id).where(Job.status.in_(UNFINISHED), Job.admitted_at.is_not(None))))
-        deliveries = list(await rows.session.scalars(select(DeliveryRow).where(DeliveryRow.status == "pending")))
+        without_bodies = select(DeliveryRow).options(defer(DeliveryRow.body, raiseload=True))
+        deliveries = list(await rows.session.scalars(without_bodies.where(DeliveryRow.status == "pending")))
         pending = set(await rows.session.scalars(select(OutboxRow.job_id).where(OutboxRow.kind == "publish", OutboxRow.sent_at.is_(None))))
         for job_id in job_ids:
             if job_id not in pending:

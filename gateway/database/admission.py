@@ -13,11 +13,13 @@ from heapq import merge
 from itertools import islice
 
 from sqlalchemy import ColumnElement, Select, bindparam, func, literal, select, text, tuple_, union_all, update
+from sqlalchemy.orm import load_only
 
 from gateway.database.engine import Rows
 from gateway.database.models import IN_FLIGHT, WAITING, Job, OutboxRow, UtcDateTime
 
 _DOOR = 0x646F6F72  # "door"
+_TIMES = load_only(Job.last_news_at, Job.admitted_at, raiseload=True)
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ async def admit(rows: Rows, in_flight: int, limit: int) -> int:
     chosen = await _oldest(rows, places)
     if not chosen:
         return 0
-    locked = await rows.session.scalars(select(Job).where(Job.id.in_(chosen), WAITING).order_by(Job.id).with_for_update())
+    locking = select(Job).options(_TIMES).where(Job.id.in_(chosen), WAITING).order_by(Job.id).with_for_update()
+    locked = await rows.session.scalars(locking)
     admitted = sorted(locked, key=lambda job: chosen.index(job.id))
     for place, job in enumerate(admitted):
         job.last_news_at = rows.now

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 from sqlalchemy import Table, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import load_only, undefer
+from sqlalchemy.orm.interfaces import ORMOption
 
 from gateway.database.engine import NOT_ADMITTED, Rows
 from gateway.database.models import Job, OutboxRow, StepRow
@@ -16,9 +18,12 @@ from shared.contracts.slip import Step
 UPLOADING = "uploading"  # hidden until every photo is stored
 SECOND_PURGE = timedelta(days=1)  # longer than any hard limit, lease or tolerated stall: a stalled worker may write after the first
 _EMPTY_SHA256 = ""
+WHOLE = (undefer(Job.request), undefer(Job.report))  # everything that a caller is shown: megabytes of one job, so never of many at once
+FILES = (load_only(Job.id, Job.tenant, Job.status, Job.finished_at, Job.artifacts, raiseload=True),)  # for whoever fetches an artifact
 
 # Built once: every batch of the tracker asks them. Both take `job_ids`.
 _LOCKED = select(Job).where(Job.id.in_(bindparam("job_ids", expanding=True))).order_by(Job.id).with_for_update()
+_LOCKED_NEWS = _LOCKED.options(load_only(Job.last_news_at, raiseload=True))
 _STEPS = select(StepRow).where(StepRow.job_id.in_(bindparam("job_ids", expanding=True))).order_by(StepRow.job_id, StepRow.position)
 _JOBS, _STEP_ROWS, _OUTBOX = (cast(Table, model.__table__) for model in (Job, StepRow, OutboxRow))
 _INSERT = {
@@ -116,7 +121,7 @@ def _columns(new: NewJob, now: datetime) -> dict[str, Any]:
         "metadata_": dict(new.metadata),
         "callback_url": new.callback_url,
         "callback_events": list(new.callback_events),
-        "images": [{"name": image.name, "url": image.url, "status": "pending", "reason": None} for image in request.images],
+        "images": [{"name": image.name, "status": "pending", "reason": None} for image in request.images],
         "warnings": [dict(warning) for warning in new.warnings],
         "artifacts": [],
         "report": {},
@@ -127,10 +132,10 @@ def _columns(new: NewJob, now: datetime) -> dict[str, Any]:
     }
 
 
-async def visible_job(rows: Rows, tenant: str, job_id: str) -> Job | None:
-    """The tenant's job, unless it is an upload under way."""
-    job = await rows.session.get(Job, job_id) if is_id(job_id) else None
-    return job if job is not None and job.tenant == tenant and job.status != UPLOADING else None
+async def visible_job(rows: Rows, tenant: str | None, job_id: str, loading: Sequence[ORMOption] = ()) -> Job | None:
+    """The tenant's job, or, for None, whoever owns it; not an upload under way. `loading`: WHOLE, FILES, or all but what is large."""
+    job = await rows.session.get(Job, job_id, options=loading) if is_id(job_id) else None
+    return job if job is not None and tenant in (None, job.tenant) and job.status != UPLOADING else None
 
 
 async def job_of_key(rows: Rows, tenant: str, idempotency_key: str) -> Job | None:
@@ -144,8 +149,14 @@ async def lock_job(rows: Rows, job_id: str) -> Job | None:
 
 
 async def lock_jobs(rows: Rows, job_ids: Iterable[str]) -> dict[str, Job]:
-    """Those of the jobs that exist, locked in one order until the transaction ends."""
+    """Those of the jobs that exist, without what is large of them, locked in one order until the transaction ends."""
     return {job.id: job for job in await rows.session.scalars(_LOCKED, {"job_ids": sorted(set(job_ids))})}
+
+
+async def note_news(rows: Rows, job_ids: Iterable[str]) -> None:
+    """Something was heard of these jobs, or sent for them, just now."""
+    for job in await rows.session.scalars(_LOCKED_NEWS, {"job_ids": sorted(set(job_ids))}):
+        job.last_news_at = rows.now
 
 
 async def steps_of(rows: Rows, job_id: str) -> list[StepRow]:

@@ -48,6 +48,9 @@ _IN_FLIGHT = "status IN ('queued', 'processing') AND admitted_at IS NOT NULL"
 WAITING = text(_WAITING)  # not let in yet by the relay
 IN_FLIGHT = text(_IN_FLIGHT)
 
+# Columns of megabytes: a thousand links, or what the last stage had to say. Whoever did not ask for one is refused it, not served.
+_ONLY_WHERE_NAMED: Any = {"deferred": True, "deferred_raiseload": True}
+
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -79,15 +82,15 @@ class Job(Base):
     pipeline: Mapped[str] = mapped_column(String(64))
     preset: Mapped[str] = mapped_column(String(64))
     slip: Mapped[Any] = mapped_column(JsonText)  # RoutingSlip
-    request: Mapped[Any] = mapped_column(JsonText)  # JobRequest
+    request: Mapped[Any] = mapped_column(JsonText, **_ONLY_WHERE_NAMED)  # JobRequest
     metadata_: Mapped[Any] = mapped_column("metadata", JsonText)
     callback_url: Mapped[str | None] = mapped_column(Text)
     callback_events: Mapped[Any] = mapped_column(JsonText)
-    images: Mapped[Any] = mapped_column(JsonText)  # [{"name", "url", "status", "reason"}]
+    images: Mapped[Any] = mapped_column(JsonText)  # [{"name", "status", "reason"}]; where each came from is in `request`
     warnings: Mapped[Any] = mapped_column(JsonText)  # [{"code", "message", "hint"}]
     error: Mapped[Any | None] = mapped_column(JsonText)
     artifacts: Mapped[Any] = mapped_column(JsonText)  # [{"name", "format", "bytes", "sha256", "key"}], frozen at the end
-    report: Mapped[Any] = mapped_column(JsonText)
+    report: Mapped[Any] = mapped_column(JsonText, **_ONLY_WHERE_NAMED)
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     body_sha256: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

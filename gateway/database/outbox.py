@@ -13,7 +13,7 @@ from sqlalchemy import BindParameter, ColumnElement, Select, and_, bindparam, ca
 from sqlalchemy.orm import aliased
 
 from gateway.database.engine import Rows
-from gateway.database.jobs import lock_jobs
+from gateway.database.jobs import note_news
 from gateway.database.models import Job, OutboxRow, UtcDateTime
 
 KEPT = timedelta(days=1)  # how long sent rows can be looked at
@@ -81,9 +81,8 @@ async def _lockable(rows: Rows, job_ids: Collection[str]) -> set[str]:
 
 async def mark_sent(rows: Rows, claims: Sequence[Claim]) -> None:
     """These were carried out. Rows that were removed meanwhile are no error."""
-    published = [claimed.job_id for claimed in claims if claimed.kind == "publish"]
-    for job in (await lock_jobs(rows, published)).values() if published else ():
-        job.last_news_at = rows.now
+    if published := [claimed.job_id for claimed in claims if claimed.kind == "publish"]:
+        await note_news(rows, published)
     query = update(OutboxRow).where(OutboxRow.id.in_([claimed.id for claimed in claims]))
     await rows.session.execute(query.values(sent_at=rows.now, lease_until=None))
 

@@ -12,8 +12,9 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
+from itertools import accumulate
 
-from sqlalchemy import literal, select, tuple_
+from sqlalchemy import Label, LargeBinary, Text, cast, func, literal, select, tuple_, type_coerce
 from sqlalchemy.exc import IntegrityError
 
 from gateway.database import deliveries, jobs
@@ -38,6 +39,9 @@ from gateway.database.records import (
 from gateway.endings import Ending, end_job
 from gateway.links import Links
 
+DOCUMENTS_AT_ONCE = 4  # one of a thousand long links takes some 40 MiB on its way from the row to the answer
+PAGE_BYTES = 4 << 20  # of the text that a page of the listing is made of: as much as one job may have
+_SHOWN = [type_coerce(column, Text) for column in (Job.request, Job.metadata_, Job.images, Job.warnings, Job.artifacts, Job.report)]
 _INSERT_TRIES = 3  # the winner of an idempotency key may be deleted between our insert and our look at it
 
 
@@ -53,6 +57,7 @@ class JobRepository:
         self._quota = quota or JobQuota()
         self._arrivals = Arrivals(database, self._quota)
         self._uploads_turn = asyncio.Lock()
+        self._documents = asyncio.Semaphore(DOCUMENTS_AT_ONCE)
         self._links = links
         self._new_id = new_id
 
@@ -120,29 +125,37 @@ class JobRepository:
                 await jobs.remove_job(rows, job_id)
 
     async def get_job(self, tenant: str, job_id: str) -> JobRecord | None:
-        """The job with its steps; None when the tenant has none by that id, however it is spelt."""
-        async with self._database.read() as rows:
-            job = await jobs.visible_job(rows, tenant, job_id)
+        """The whole job with its steps; None when the tenant has none by that id, however it is spelt.
+
+        Few are read at once. Whoever awaits nothing before the record has become its document has few in memory, too.
+        """
+        async with self._documents, self._database.read() as rows:
+            job = await jobs.visible_job(rows, tenant, job_id, jobs.WHOLE)
             return None if job is None else (await _with_steps(rows, [job]))[0]
 
-    async def get_public_job(self, job_id: str) -> JobRecord | None:
-        """The job whoever owns it: only for a request whose signed link was verified."""
+    async def get_files(self, tenant: str | None, job_id: str) -> Job | None:
+        """What artifacts need of the job, and nothing else. `tenant` None: whoever owns it, only for a link that was verified."""
         async with self._database.read() as rows:
-            job = await rows.session.get(Job, job_id) if jobs.is_id(job_id) else None
-            return None if job is None or job.status == jobs.UPLOADING else (await _with_steps(rows, [job]))[0]
+            return await jobs.visible_job(rows, tenant, job_id, jobs.FILES)
 
     async def list_jobs(self, tenant: str, status: str | None = None, limit: int = 20, cursor: str | None = None) -> JobPage:
-        """A page of the tenant's jobs, newest first. Raises ValueError for a cursor that is none of ours."""
-        query = select(Job).where(Job.tenant == tenant, Job.status == status if status else Job.status != jobs.UPLOADING)
+        """A page of the tenant's jobs, newest first. Raises ValueError for a cursor that is none of ours.
+
+        It ends before `limit` where its jobs are large: at PAGE_BYTES, or with its first job. Few are read at once, as in get_job.
+        """
+        where = [Job.tenant == tenant, Job.status == status if status else Job.status != jobs.UPLOADING]
         if cursor is not None:
             after = Cursor.decode(cursor)
-            query = query.where(tuple_(Job.created_at, Job.id) < tuple_(literal(after.created_at, UtcDateTime), literal(after.job_id)))
-        query = query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
-        async with self._database.read() as rows:
-            found = list(await rows.session.scalars(query))
-            records = await _with_steps(rows, found[:limit])
-        more = len(found) > limit
-        return JobPage(tuple(records), Cursor(found[limit - 1].created_at, found[limit - 1].id).encode() if more else None)
+            where.append(tuple_(Job.created_at, Job.id) < tuple_(literal(after.created_at, UtcDateTime), literal(after.job_id)))
+        order = (Job.created_at.desc(), Job.id.desc())
+        async with self._documents, self._database.read() as rows:
+            sizes = select(Job.id, Job.created_at, _size(rows)).where(*where).order_by(*order).limit(limit + 1)
+            found = (await rows.session.execute(sizes)).all()
+            page = found[: _fitting([row.size for row in found[:limit]])]
+            whole = select(Job).options(*jobs.WHOLE).where(*where, Job.id.in_([row.id for row in page])).order_by(*order)
+            records = await _with_steps(rows, list(await rows.session.scalars(whole))) if page else []
+        more = len(found) > len(page)
+        return JobPage(tuple(records), Cursor(page[-1].created_at, page[-1].id).encode() if more else None)
 
     async def cancel_job(self, tenant: str, job_id: str) -> None:
         """Ends the job as cancelled: row, stop and webhook in one transaction. Raises JobMissing, or JobFinished when it had ended."""
@@ -219,6 +232,20 @@ async def _locked(rows: Rows, tenant: str, job_id: str) -> Job:
     if job is None or job.tenant != tenant or job.status == jobs.UPLOADING:
         raise JobMissing
     return job
+
+
+def _size(rows: Rows) -> Label[int]:
+    """Bytes of the text that a job's document is made of; PostgreSQL knows them without unpacking it."""
+    if rows.session.get_bind().dialect.name == "postgresql":
+        sizes = [func.octet_length(column) for column in _SHOWN]
+    else:
+        sizes = [func.length(cast(column, LargeBinary)) for column in _SHOWN]
+    return sum((func.coalesce(size, 0) for size in sizes), literal(0)).label("size")
+
+
+def _fitting(sizes: Sequence[int]) -> int:
+    """How many from the start make a page: the first in any case."""
+    return max(sum(total <= PAGE_BYTES for total in accumulate(sizes)), min(1, len(sizes)))
 
 
 async def _with_steps(rows: Rows, found: Sequence[Job]) -> list[JobRecord]:

@@ -35,7 +35,7 @@ def no_such_job() -> Problem:
 
 @router.get("/jobs", response_model=JobPage, responses=responses("VALIDATION_FAILED"), summary="Jobs, newest first")
 async def list_jobs(tenant: Tenant, parts: PartsOf, limit: Limit = 20, status: Status = None, cursor: CursorText = None) -> JSONResponse:
-    """Jobs, newest first. The cursor is a position: jobs that arrive meanwhile move nothing."""
+    """Jobs, newest first. The cursor is a position: jobs that arrive meanwhile move nothing. A page of jobs of megabytes has fewer."""
     page = await parts.jobs.list_jobs(tenant, status, limit, _checked(cursor))
     jobs = [job_document(record, parts.links) for record in page.records]
     return JSONResponse({"jobs": jobs, "next_cursor": page.next_cursor})

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from gateway.database import outbox
+from gateway.database import outbox, repositories
 from gateway.database.admission import admit
 from gateway.database.engine import Database, create_engine
 from gateway.database.models import Job, OutboxRow
@@ -200,6 +200,20 @@ async def test_a_cursor_walks_every_job_once(repository: JobRepository) -> None:
     assert [r.job.id for r in (await repository.list_jobs(TENANT, status="cancelled")).records] == [made[0]]
 
 
+async def test_a_page_ends_where_its_jobs_are_large(repository: JobRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By bytes, not characters, and with one job at least; the cursor walks every job once all the same."""
+    monkeypatch.setattr(repositories, "PAGE_BYTES", 20_000)
+    made = [
+        (await repository.insert_job(new_job(links=["http://photos.test/" + "ü" * size]))).job_id for size in (0, 4000, 0, 4000, 15_000)
+    ]
+    pages, cursor = [], None
+    while not pages or cursor is not None:
+        page = await repository.list_jobs(TENANT, limit=10, cursor=cursor)
+        pages.append([record.job.id for record in page.records])
+        cursor = page.next_cursor
+    assert pages == [made[4:], made[3::-1]]
+
+
 @pytest.mark.parametrize("cursor", ["", "none of ours", "é", "AAAA", "MjAyNi0wMS0wMSB4", "\0", "//=="])
 async def test_a_cursor_that_is_none_of_ours_is_refused(repository: JobRepository, cursor: str) -> None:
     """ValueError, never a driver's error."""
@@ -218,7 +232,7 @@ async def test_an_id_however_spelt_is_missing(repository: JobRepository, job_id:
                 await call(tenant, each)
         with pytest.raises(JobMissing):
             await repository.replay(tenant, each, job_id)
-    assert await repository.get_public_job(job_id) is None
+    assert await repository.get_files(None, job_id) is None
 
 
 async def test_cancel_and_completion_race_to_one_ending(database: Database, repository: JobRepository) -> None:

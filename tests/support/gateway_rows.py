@@ -16,6 +16,7 @@ from gateway.database.repositories import JobRepository
 from gateway.links import Links
 from shared.contracts.events import Event, StageCompleted, StageFailed, StageProgress, StageStarted, event_key
 from shared.contracts.manifest import ChainLink, ImageVerdict, Manifest, OutputFile, StageReport, StepError, Warning
+from shared.contracts.request import ImageSource
 from shared.contracts.routing import EVENTS_EXCHANGE
 from shared.contracts.slip import RoutingSlip
 from shared.ports import ArtifactStore, Publication
@@ -65,12 +66,14 @@ def new_job(
     priority: int = 0,
     metadata: Mapping[str, Any] | None = None,
     callback_url: str | None = "https://caller.test/hook",
+    links: Sequence[str] | None = None,
 ) -> NewJob:
     """A job of three steps."""
+    images = None if links is None else [ImageSource(name=f"{index}.jpg", url=url) for index, url in enumerate(links)]
     return NewJob(
         tenant=tenant,
         slip=slip or a_slip(STEPS),
-        request=a_request(str(uuid.uuid4())),
+        request=a_request(str(uuid.uuid4()), images),
         body_sha256=body,
         metadata=metadata or {"user_id": 123},
         callback_url=callback_url,
@@ -163,9 +166,9 @@ def told(event: Event) -> Publication:
 
 
 async def job_of(database: Database, job_id: str) -> Job:
-    """The row."""
+    """The whole row."""
     async with database.read() as rows:
-        job = await rows.session.get(Job, job_id)
+        job = await rows.session.get(Job, job_id, options=jobs.WHOLE)
     assert job is not None
     return job
 

@@ -57,6 +57,21 @@ async def test_a_link_cannot_be_widened(anonymous: httpx.AsyncClient, job: dict,
     assert_problem(await anonymous.get(path), 401, "UNAUTHENTICATED")
 
 
+async def test_a_stranger_asks_the_database_nothing(
+    anonymous: httpx.AsyncClient, gateway: RunningGateway, job: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signature that is none of ours is refused by what the link itself says, as often as anybody sends one."""
+
+    async def asked(*_: object) -> None:
+        raise AssertionError("the database was asked")
+
+    for method in ("now", "get_files"):
+        monkeypatch.setattr(gateway.app.state.parts.jobs, method, asked)
+    mine = httpx.URL(job["result_url"]).raw_path.decode()
+    for path in ("/api/v1/jobs/x/artifacts/y?signature=x", "/api/v1/jobs/x/artifacts/y?expires=1&signature=", mine + "0"):
+        assert_problem(await anonymous.get(path), 401, "UNAUTHENTICATED")
+
+
 async def test_a_link_ends(anonymous: httpx.AsyncClient, gateway: RunningGateway, job: dict) -> None:
     """When its time is over it is no key any more."""
     links = gateway.app.state.parts.links

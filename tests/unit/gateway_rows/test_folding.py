@@ -178,7 +178,7 @@ async def test_verdicts_come_from_the_chain_that_won(database: Database) -> None
     assert (await job_of(database, job_id)).images[0]["status"] == "registered"
 
 
-HELD = [{"name": "1.jpg", "url": None, "source": "b.jpg"}, {"name": "2.jpg", "url": None, "source": "b.jpg"}]
+HELD = [{"name": "1.jpg", "source": "b.jpg"}, {"name": "2.jpg", "source": "b.jpg"}]
 
 
 def with_an_archive(job_id: str, attempt: str = "a1") -> list[Manifest]:
@@ -213,7 +213,7 @@ async def test_photos_out_of_an_archive_follow_it(database: Database) -> None:
         ("2.jpg", "accepted"),
         ("c.jpg", "dropped"),
     ]
-    assert [{key: image[key] for key in ("name", "url", "source")} for image in images if "source" in image] == HELD
+    assert [{key: image[key] for key in ("name", "source")} for image in images if "source" in image] == HELD
     await fold(database, [completed(manifests[1])], manifests)
     assert [i["status"] for i in (await job_of(database, job_id)).images] == ["accepted", "expanded", "registered", "dropped", "dropped"]
 
@@ -332,6 +332,6 @@ async def test_an_unknown_job_changes_nothing(database: Database) -> None:
 )
 def test_verdicts_merge_in_any_order(verdicts: tuple[list[tuple[str, str | None]], list[tuple[str, str | None]]]) -> None:
     """The verdict on a photo does not depend on which stage was heard first."""
-    photo = [{"name": "a", "url": None, "status": "pending", "reason": None}]
+    photo = [{"name": "a", "status": "pending", "reason": None}]
     one, other = (merge_verdicts(photo, [ImageVerdict(name="a", status=s, reason=r) for s, r in order]) for order in verdicts)
     assert one == other

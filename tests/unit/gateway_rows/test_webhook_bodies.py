@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gateway.database import jobs
 from gateway.database.engine import Database
 from gateway.database.models import Job
 from gateway.tracker import fold_facts
@@ -58,9 +59,9 @@ async def test_a_failed_jobs_webhook_stays_small(database: Database, name: str) 
     """Of many photos and warnings the first are told, and all photos are counted."""
     job_id = await insert(database)
     async with database.write() as rows:
-        job = await rows.session.get(Job, job_id)
+        job = await rows.session.get(Job, job_id, options=jobs.WHOLE)
         assert job is not None
-        job.images = [{"name": name.format(i), "url": None, "status": "dropped", "reason": "NOT_REGISTERED"} for i in range(1000)]
+        job.images = [{"name": name.format(i), "status": "dropped", "reason": "NOT_REGISTERED"} for i in range(1000)]
         job.warnings = [{"code": f"W{i}", "message": "m" * 500, "hint": "h" * 500} for i in range(200)]
         job.status, job.error = "failed", {"code": "TOO_FEW_REGISTERED"}
         text = webhook_body(rows, job, "job.failed", LINKS, None)
