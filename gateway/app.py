@@ -29,15 +29,17 @@ from gateway.door import Door
 from gateway.links import Links
 from gateway.live import LiveFeed
 from gateway.openapi import describe
-from gateway.parts import Dependency, Parts, require_schema
+from gateway.parts import Parts, require_schema
 from gateway.patience import when_available
 from gateway.problems import UnexpectedErrors, install
 from gateway.rate_limit import RateLimit, Rates
+from gateway.readiness import Dependency, Readiness
 from gateway.relay import Relay
 from gateway.resumption import resume
 from gateway.retention import Retention
 from gateway.routes import artifacts, capabilities, events, health, jobs, reconstruct, retry, webhooks
 from gateway.settings import GatewaySettings, split_secrets
+from gateway.streams import Streams
 from gateway.sweeper import Sweeper
 from gateway.tenants import Tenants
 from gateway.tracker import Tracker
@@ -176,17 +178,22 @@ def _parts(settings: GatewaySettings, adapters: Adapters, links: Links, tenants:
         store=adapters.store,
         links=links,
         feed=LiveFeed(repository.versions_since),
-        dependencies={
-            "database": Dependency(adapters.database.ping, required=True),
-            "broker": Dependency(adapters.broker.ping, required=False),
-            "store": Dependency(adapters.store.ping, required=False),
-            "background": Dependency(background.ping, required=False),
-            **adapters.dependencies,
-        },
+        streams=Streams(tenants.max_streams_of),
+        readiness=Readiness(_dependencies(adapters, background)),
         exposition=metrics.exposition,
         new_id=lambda: str(uuid.uuid4()),
         has_schema=start.has_schema,
     )
+
+
+def _dependencies(adapters: Adapters, background: Background) -> dict[str, Dependency]:
+    return {
+        "database": Dependency(adapters.database.ping, required=True),
+        "broker": Dependency(adapters.broker.ping, required=False),
+        "store": Dependency(adapters.store.ping, required=False),
+        "background": Dependency(background.ping, required=False),
+        **adapters.dependencies,
+    }
 
 
 def _add_routes(app: FastAPI) -> None:

@@ -1,11 +1,14 @@
 """Live events of jobs, read from the rows: one query a second per replica, whatever the number of watchers.
 
-async for event in story(feed, load, last_event_id=None):
+async for event in story(feed, await load(), load, last_seen=None):
     ...  # {"type": "init"}, {"type": "progress"} …, {"type": "complete" | "error"}
+
+A story goes on for as long as its job, and a job's document may be megabytes: it is kept as bytes, until it has been told.
 """
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,16 +23,32 @@ POLL_S = 1.0
 
 # Asks for what changed: job id -> version last seen. Answers with newer states, None for a job that is gone.
 StatesSince = Callable[[Mapping[str, int]], Awaitable[Mapping[str, LiveState | None]]]
-# Reads the job: its row's version and the document that callers see. Raises Problem NOT_FOUND.
-LoadJob = Callable[[], Awaitable[tuple[int, dict[str, Any]]]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A job as it was just now; `document` is what callers see of it, as JSON in UTF-8."""
+
+    state: LiveState
+    error: dict[str, Any] | None
+    document: bytes
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is nothing more to come."""
+        return self.state.status in FINISHED
+
+
+# Reads the job. Raises Problem NOT_FOUND.
+LoadJob = Callable[[], Awaitable[Snapshot]]
 
 
 @dataclass(frozen=True)
 class LiveEvent:
-    """One event and the version of the row that it was read from."""
+    """One event, as JSON in UTF-8, and the version of the row that it was read from."""
 
     version: int
-    content: dict[str, Any]
+    text: bytes
 
 
 class FeedClosed(Exception):
@@ -123,34 +142,30 @@ class LiveFeed:
                 watch.tell(state)
 
 
-async def story(feed: LiveFeed, load: LoadJob, job_id: str, last_seen: int | None = None) -> AsyncGenerator[LiveEvent, None]:
-    """A job's events from now to its end. `last_seen` is the version that a reconnecting caller knows: what it saw is not repeated.
+async def story(feed: LiveFeed, now: Snapshot, load: LoadJob, last_seen: int | None = None) -> AsyncGenerator[LiveEvent, None]:
+    """A job's events from `now` to its end. `last_seen` is the version that a reconnecting caller knows: what it saw is not repeated.
 
     Raises FeedClosed when this replica ends before the job does.
     """
-    with feed.watch(job_id) as watch:
-        version, document = await load()
-        if last_seen is None:
-            yield LiveEvent(version, {"type": "init", "job": document})
-        elif version > last_seen and document["status"] not in FINISHED:
-            yield LiveEvent(version, _progress(document["stage"], document["progress"], ""))
-        while document["status"] not in FINISHED:
+    with feed.watch(now.state.job_id) as watch:
+        version, is_over = now.state.version, now.has_ended
+        opening = _opening(now, last_seen)
+        del now  # what follows may take hours
+        if opening is not None:
+            yield opening
+            del opening
+        while not is_over:
             state = await watch.next()
             if state is not None and state.version <= version:
                 continue
-            if state is not None and state.status not in FINISHED:
+            is_over = state is None or state.status in FINISHED
+            if state is not None and not is_over:
                 version = state.version
-                yield LiveEvent(version, _progress(state.stage, state.progress, state.message))
-                continue
-            try:
-                version, document = await _patiently(load)
-            except Problem:  # deleted
-                yield LiveEvent(version, _deleted())
-                return
-        yield LiveEvent(version, _ending(document))
+                yield LiveEvent(version, _progress(state))
+        yield await _ending(load, version)
 
 
-async def _patiently(load: LoadJob) -> tuple[int, dict[str, Any]]:
+async def _patiently(load: LoadJob) -> Snapshot:
     while True:
         try:
             return await load()
@@ -158,15 +173,36 @@ async def _patiently(load: LoadJob) -> tuple[int, dict[str, Any]]:
             await asyncio.sleep(POLL_S)
 
 
-def _progress(stage: str | None, progress: float, message: str) -> dict[str, Any]:
-    return {"type": "progress", "stage": stage, "progress": progress, "message": message}
+def _opening(now: Snapshot, last_seen: int | None) -> LiveEvent | None:
+    if last_seen is None:
+        return LiveEvent(now.state.version, _with_document({"type": "init"}, now))
+    return LiveEvent(now.state.version, _progress(now.state)) if now.state.version > last_seen and not now.has_ended else None
 
 
-def _ending(document: dict[str, Any]) -> dict[str, Any]:
-    kind = "complete" if document["status"] == "completed" else "error"
-    return {"type": kind, "status": document["status"], "error": document["error"], "job": document}
+def _progress(state: LiveState) -> bytes:
+    return _text({"type": "progress", "stage": state.stage, "progress": state.progress, "message": state.message})
 
 
-def _deleted() -> dict[str, Any]:
-    error = {"code": "NOT_FOUND", "message": "The job was deleted.", "stage": None, "hint": "", "retryable": False}
-    return {"type": "error", "status": "deleted", "error": error, "job": None}
+async def _ending(load: LoadJob, version: int) -> LiveEvent:
+    try:
+        now = await _patiently(load)
+    except Problem:
+        return LiveEvent(version, _text(_DELETED))
+    kind = "complete" if now.state.status == "completed" else "error"
+    return LiveEvent(now.state.version, _with_document({"type": kind, "status": now.state.status, "error": now.error}, now))
+
+
+def _with_document(content: dict[str, Any], now: Snapshot) -> bytes:
+    return _text(content)[:-1] + b',"job":' + now.document + b"}"
+
+
+def _text(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+_DELETED = {
+    "type": "error",
+    "status": "deleted",
+    "error": {"code": "NOT_FOUND", "message": "The job was deleted.", "stage": None, "hint": "", "retryable": False},
+    "job": None,
+}

@@ -1,7 +1,7 @@
 """Everything that the routes use, put together once in app.py."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -14,22 +14,13 @@ from gateway.links import Links
 from gateway.live import LiveFeed
 from gateway.problems import Problem
 from gateway.rate_limit import Rates
+from gateway.readiness import Readiness
 from gateway.settings import GatewaySettings
+from gateway.streams import Streams
 from gateway.tenants import Tenants
 from shared.ports import ArtifactStore
 
 COPIES_AT_ONCE = 4  # of photos in the store, by all retries: each holds one of the store's threads, and the relay needs some
-
-# Raises DependencyUnavailable when the dependency is away.
-Ping = Callable[[], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Dependency:
-    """A server that this process needs. Without a required one it takes no requests; for the others, requests wait."""
-
-    ping: Ping
-    required: bool
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,8 @@ class Parts:
     store: ArtifactStore
     links: Links
     feed: LiveFeed
-    dependencies: Mapping[str, Dependency]
+    streams: Streams
+    readiness: Readiness
     exposition: Callable[[], tuple[bytes, str]]
     new_id: Callable[[], str]
     has_schema: Callable[[], bool]

@@ -56,6 +56,9 @@ PROBLEMS: dict[str, ProblemInfo] = {
     "UNSAFE_URL": ProblemInfo(422, "A URL leads to a private address", "Use a public address, or ask the operator to allow yours."),
     "RATE_LIMITED": ProblemInfo(429, "Too many requests", "Wait for the seconds that Retry-After names.", True),
     "QUOTA_EXCEEDED": ProblemInfo(429, "Too many unfinished jobs", "Wait until a job has ended, or cancel one.", True),
+    "TOO_MANY_STREAMS": ProblemInfo(
+        429, "Too many streams of live events", "Close streams that nobody reads; a webhook tells the end without one.", True
+    ),
     "INTERNAL": ProblemInfo(500, "Something went wrong on our side", "Send the request again; if it fails again, tell the operator.", True),
     "UNAVAILABLE": ProblemInfo(503, "The service cannot answer now", "Send the request again in a few seconds.", True),
 }

@@ -60,6 +60,7 @@ class GatewaySettings(SharedSettings):
     tenants_file: Path | None = None  # gateway/tenants.py
     rate_limit_per_minute: int = Field(default=0, ge=0)  # 0: no limit
     max_unfinished_jobs: int = Field(default=0, ge=0)  # 0: no limit
+    max_streams: int = Field(default=100, ge=0)  # 0: no limit
     link_lifetime: timedelta = timedelta(minutes=15)
     upload_lifetime: timedelta = timedelta(hours=1)
 

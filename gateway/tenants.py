@@ -3,6 +3,7 @@
     acme:
       rate_limit_per_minute: 600          # requests; left out: MESHWORK_RATE_LIMIT_PER_MINUTE
       max_unfinished_jobs: 200            # left out: MESHWORK_MAX_UNFINISHED_JOBS
+      max_streams: 500                    # left out: MESHWORK_MAX_STREAMS
       webhook_secret: whsec_…             # left out: made from MESHWORK_WEBHOOK_SECRET, another one for each tenant
       keys:
         - {id: ci, sha256: 5e88…, scopes: [submit, read], expires_at: 2027-01-01T00:00:00Z}
@@ -56,6 +57,7 @@ class TenantEntry(BaseModel):
     webhook_secret: WebhookSecrets | None = None
     rate_limit_per_minute: Annotated[int, Field(ge=0)] | None = None
     max_unfinished_jobs: Annotated[int, Field(ge=0)] | None = None
+    max_streams: Annotated[int, Field(ge=0)] | None = None
 
 
 _ENTRIES = TypeAdapter(dict[Name, TenantEntry], config=ConfigDict(hide_input_in_errors=True))
@@ -117,6 +119,11 @@ class Tenants:
         """Unfinished jobs at a time; 0: no limit."""
         own = self._entry(tenant).max_unfinished_jobs
         return self._settings.max_unfinished_jobs if own is None else own
+
+    def max_streams_of(self, tenant: str) -> int:
+        """Places for streams of live events at this replica; 0: no limit."""
+        own = self._entry(tenant).max_streams
+        return self._settings.max_streams if own is None else own
 
     def webhook_secrets_of(self, tenant: str) -> tuple[str, ...]:
         """What signs the tenant's webhooks, the first one in use. No two tenants share one: who knows it could sign for the other."""

@@ -10,7 +10,7 @@ from loguru import logger
 from deploy.secrets import load_or_make
 from gateway.app import Adapters, create_app
 from gateway.database.engine import create_engine
-from gateway.parts import Dependency
+from gateway.readiness import Dependency
 from gateway.server import server_of
 from gateway.settings import GatewaySettings
 from services.webhooks.build import build_webhooks

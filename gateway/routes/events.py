@@ -9,11 +9,12 @@ from typing import Annotated, Any
 from anyio import CancelScope
 from fastapi import APIRouter, Header, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from gateway.auth import SUBPROTOCOL_PREFIX, Tenant, caller_of_headers, caller_of_subprotocols, forbidden, unauthenticated
-from gateway.database.records import FINISHED
+from gateway.database.records import LiveState
 from gateway.documents import job_document
-from gateway.live import FeedClosed, LiveEvent, LoadJob, story
+from gateway.live import FeedClosed, LiveEvent, LoadJob, Snapshot, story
 from gateway.parts import Parts, PartsOf
 from gateway.problems import Problem, responses
 from gateway.routes.jobs import find_job
@@ -22,6 +23,7 @@ from gateway.tenants import Caller
 router = APIRouter(tags=["live events"])
 
 KEEP_ALIVE_S = 15.0  # also how long a revoked key keeps open what tells nothing
+PIECE_BYTES = 64 << 10
 NORMAL_CLOSURE, POLICY_VIOLATION, SERVICE_RESTART = 1000, 1008, 1012
 Opens = Callable[[], bool]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", description="Of the last event seen: what came before is not repeated.")]
@@ -34,19 +36,37 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/api/v1/jobs/{job_id}/events",
     response_model=None,
-    responses={**_STREAM, **responses("NOT_FOUND")},
+    responses={**_STREAM, **responses("NOT_FOUND", "TOO_MANY_STREAMS")},
     summary="Events of a job, as they happen",
 )
 async def events(job_id: str, request: Request, tenant: Tenant, parts: PartsOf, last_event_id: LastEventId = None) -> Response:
     """`init` with the job, `progress` …, last `complete` or `error`; then the stream ends. A key that is revoked ends it too."""
     last_seen = _version_in(last_event_id or "")
     load = _loader(parts, tenant, job_id)
-    version, document = await load()
-    if last_seen is not None and document["status"] in FINISHED and version <= last_seen:
+    now = await load()
+    if last_seen is not None and now.has_ended and now.state.version <= last_seen:
         return Response(status_code=204)  # tells an EventSource to stop reconnecting
     opens = _still_opens(tenant, lambda: caller_of_headers(parts.tenants, request.headers))
-    stream = _server_sent(story(parts.feed, load, job_id, last_seen), opens)
-    return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    stream = _server_sent(story(parts.feed, now, load, last_seen), opens)
+    return _Stream(stream, parts.streams.opened(tenant, len(now.document)))
+
+
+class _Stream(StreamingResponse):
+    """Answers with events for as long as it has its place, or with the Problem that there is none."""
+
+    def __init__(self, content: AsyncIterator[bytes], place: contextlib.AbstractContextManager[None]) -> None:
+        super().__init__(content, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A client that leaves before the first event has its place back, too."""
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(self._place)
+            except Problem as problem:
+                await problem.send_to(scope, receive, send)
+                return
+            await super().__call__(scope, receive, send)
 
 
 @router.websocket("/ws/jobs/{job_id}")
@@ -57,26 +77,35 @@ async def socket(websocket: WebSocket, job_id: str, parts: PartsOf) -> None:
     def caller_now() -> Caller | None:
         return caller_of_headers(parts.tenants, websocket.headers) or caller_of_subprotocols(parts.tenants, offered)
 
-    caller = caller_now()
-    try:
-        if caller is None:
-            raise unauthenticated()
-        if not caller.may("read"):
-            raise forbidden("read")
-        parts.rates.count(caller.tenant)
-        load = _loader(parts, caller.tenant, job_id)
-        await load()
-    except Problem as problem:
-        await _refuse(websocket, problem)
-        return
-    # A browser fails unless one of those that it offered is chosen.
-    chosen = next((protocol for protocol in offered if not protocol.startswith(SUBPROTOCOL_PREFIX)), next(iter(offered), None))
-    await websocket.accept(subprotocol=chosen)
-    with contextlib.suppress(WebSocketDisconnect):
+    with contextlib.ExitStack() as held:
         try:
-            await _tell_until_gone(websocket, story(parts.feed, load, job_id), _still_opens(caller.tenant, caller_now))
-        except FeedClosed:
-            await websocket.close(SERVICE_RESTART)
+            tenant = _reader(caller_now(), parts)
+            load = _loader(parts, tenant, job_id)
+            now = await load()
+            held.enter_context(parts.streams.opened(tenant, len(now.document)))
+        except Problem as problem:
+            await _refuse(websocket, problem)
+            return
+        events = story(parts.feed, now, load)
+        del now
+        # A browser fails unless one of those that it offered is chosen.
+        chosen = next((protocol for protocol in offered if not protocol.startswith(SUBPROTOCOL_PREFIX)), next(iter(offered), None))
+        await websocket.accept(subprotocol=chosen)
+        with contextlib.suppress(WebSocketDisconnect):
+            try:
+                await _tell_until_gone(websocket, events, _still_opens(tenant, caller_now))
+            except FeedClosed:
+                await websocket.close(SERVICE_RESTART)
+
+
+def _reader(caller: Caller | None, parts: Parts) -> str:
+    """The tenant, whose request this is. Raises Problem for who may not look, or asks too often."""
+    if caller is None:
+        raise unauthenticated()
+    if not caller.may("read"):
+        raise forbidden("read")
+    parts.rates.count(caller.tenant)
+    return caller.tenant
 
 
 def _still_opens(tenant: str, caller_now: Callable[[], Caller | None]) -> Opens:
@@ -96,11 +125,16 @@ def _version_in(last_event_id: str) -> int | None:
 
 
 def _loader(parts: Parts, tenant: str, job_id: str) -> LoadJob:
-    async def load() -> tuple[int, dict[str, Any]]:
-        finding = asyncio.ensure_future(find_job(parts, tenant, job_id))
+    async def snapshot() -> Snapshot:
+        record = await find_job(parts, tenant, job_id)
+        job, document = record.job, job_document(record, parts.links)
+        state = LiveState(job.id, job.version, job.status, job.stage, document["progress"], job.message)
+        return Snapshot(state, job.error, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+
+    async def load() -> Snapshot:
+        finding = asyncio.ensure_future(snapshot())
         finding.add_done_callback(_heard)
-        record = await asyncio.shield(finding)  # who leaves meanwhile breaks no connection to the database
-        return record.job.version, job_document(record, parts.links)
+        return await asyncio.shield(finding)  # who leaves meanwhile breaks no connection to the database
 
     return load
 
@@ -111,7 +145,7 @@ def _heard(finding: asyncio.Future[Any]) -> None:
         finding.exception()
 
 
-async def _server_sent(events: AsyncGenerator[LiveEvent, None], opens: Opens) -> AsyncIterator[str]:
+async def _server_sent(events: AsyncGenerator[LiveEvent, None], opens: Opens) -> AsyncIterator[bytes]:
     """Events as lines, with a comment now and then, so that proxies keep the connection and a client that left is noticed.
 
     Ends when the key opens nothing any more: nothing is told to it.
@@ -120,16 +154,20 @@ async def _server_sent(events: AsyncGenerator[LiveEvent, None], opens: Opens) ->
     try:
         while True:
             waiting = waiting or asyncio.ensure_future(_next(events))
-            done, _ = await asyncio.wait({waiting}, timeout=KEEP_ALIVE_S)
+            await asyncio.wait({waiting}, timeout=KEEP_ALIVE_S)
             if not opens():
                 return
-            if not done:
-                yield ": still here\n\n"
+            if not waiting.done():
+                yield b": still here\n\n"
                 continue
             event, waiting = waiting.result(), None
             if event is None:
                 return
-            yield f"id: {event.version}\ndata: {_text(event)}\n\n"
+            lines = b"id: %d\ndata: %b\n\n" % (event.version, event.text)
+            del event  # a document of megabytes is held once, and not until the next event
+            for start in range(0, len(lines), PIECE_BYTES):  # whoever sends a piece keeps it until the next
+                yield lines[start : start + PIECE_BYTES]
+            del lines
     except FeedClosed:
         return  # the caller reconnects, and Last-Event-ID says where it was
     finally:
@@ -160,7 +198,8 @@ async def _tell(websocket: WebSocket, events: AsyncGenerator[LiveEvent, None], o
     async for event in events:
         if not opens():
             return POLICY_VIOLATION
-        await websocket.send_text(_text(event))
+        await websocket.send_text(event.text.decode())
+        del event  # nothing of a document of megabytes is held until the next one
     return NORMAL_CLOSURE
 
 
@@ -184,7 +223,3 @@ async def _end(task: asyncio.Task[Any] | None) -> None:
     if task is not None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-def _text(event: LiveEvent) -> str:
-    return json.dumps(event.content, ensure_ascii=False, separators=(",", ":"))

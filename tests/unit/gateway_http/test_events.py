@@ -6,20 +6,27 @@ import gc
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+import tracemalloc
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 import uvicorn
+from starlette.requests import ClientDisconnect
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from gateway import heads
+from gateway.database.records import LiveState
+from gateway.live import LiveEvent, LiveFeed, Snapshot, story
+from gateway.problems import Problem
+from gateway.routes.events import _server_sent, _tell
 from gateway.server import server_of
+from gateway.streams import PLACE_BYTES, Streams
 from tests.support.eventually import eventually
-from tests.unit.gateway_http.conftest import KEY, RunningGateway, running_gateway
+from tests.unit.gateway_http.conftest import KEY, RunningGateway, assert_problem, running_gateway
 from tests.unit.gateway_http.test_jobs import new_job
 
 HEADERS = {"X-API-Key": KEY}
@@ -185,6 +192,105 @@ async def test_sockets_are_counted_as_requests(served: Served, monkeypatch: pyte
         await socket_story(served, job_id, [])
     assert refused.value.response.status_code == 429
     assert 1 <= int(refused.value.response.headers["retry-after"]) <= 30
+
+
+async def refused_code(served: Served, job_id: str) -> tuple[int, str, str]:
+    """(status, code, Retry-After) of a socket that is not opened."""
+    with pytest.raises(InvalidStatus) as refused:
+        await socket_story(served, job_id, [])
+    answer = refused.value.response
+    return answer.status_code, json.loads(answer.body)["code"], answer.headers["retry-after"]
+
+
+async def test_a_tenant_has_so_many_streams_and_no_more(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets and streams alike: 429 with Retry-After for one too many, and room again when one is left."""
+    streams = served.gateway.app.state.parts.streams
+    monkeypatch.setattr(streams, "_limit_of", lambda tenant: 2)
+    job_id = await new_job(served.api)
+    async with connect(served.socket_url(job_id), additional_headers=HEADERS) as socket:
+        watching = asyncio.create_task(stream_story(served, job_id))
+        await eventually(lambda: streams._taken["default"] == 2)
+        answer = await served.api.get(f"/api/v1/jobs/{job_id}/events")
+        assert (answer.headers["retry-after"], assert_problem(answer, 429, "TOO_MANY_STREAMS")["retryable"]) == ("5", True)
+        assert await refused_code(served, job_id) == (429, "TOO_MANY_STREAMS", "5")
+        assert (await served.api.get(f"/api/v1/jobs/{job_id}")).status_code == 200
+        await socket.close()
+        await eventually(lambda: streams._taken["default"] == 1)
+        await served.api.post(f"/api/v1/jobs/{job_id}/cancel")
+        assert [event["type"] for _, event in await watching] == ["init", "error"]
+    await eventually(lambda: streams._taken["default"] == 0)
+
+
+def test_a_stream_of_megabytes_takes_more_places() -> None:
+    """A tenant without any has one in any case; another's are its own."""
+    streams = Streams(lambda tenant: 4)
+    with streams.opened("first", 10 * PLACE_BYTES), streams.opened("other", 0), pytest.raises(Problem), streams.opened("first", 0):
+        pass
+    with streams.opened("first", 2 * PLACE_BYTES), streams.opened("first", 0):
+        with pytest.raises(Problem), streams.opened("first", 0):
+            pass
+        with streams.opened("second", 3 * PLACE_BYTES):
+            pass
+    with Streams(lambda tenant: 0).opened("first", 0):
+        pass
+    assert streams._taken.total() == 0
+
+
+async def test_who_leaves_before_the_first_event_has_the_place_back(served: Served) -> None:
+    parts, job_id = served.gateway.app.state.parts, await new_job(served.api)
+    headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+    path = f"/api/v1/jobs/{job_id}/events"
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
+
+    async def receive() -> dict:
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        raise OSError("the connection is gone")
+
+    with contextlib.suppress(OSError, ClientDisconnect):
+        await served.gateway.app(scope | {"http_version": "1.1", "scheme": "http", "root_path": "", "server": None}, receive, send)
+    assert parts.streams._taken.total() == 0 and job_id not in parts.feed.watched
+
+
+LARGE = 16 << 20
+
+
+@pytest.mark.parametrize("kind", ["stream", "socket"])
+async def test_a_stream_keeps_nothing_of_a_document_that_was_told(kind: str) -> None:
+    """It waits for hours with a few hundred bytes, whatever the job's links take."""
+    feed, told = LiveFeed(lambda seen: asyncio.sleep(3600)), []  # type: ignore[arg-type, return-value]
+
+    class Socket:
+        async def send_text(self, text: str) -> None:
+            told.append(len(text))
+
+    async def load() -> Snapshot:
+        raise AssertionError("nothing has ended")
+
+    def begun() -> AsyncGenerator[LiveEvent, None]:
+        state = LiveState("job", 1, "processing", "mvs", 10.0, "")
+        return story(feed, Snapshot(state, None, b'"' + b"x" * LARGE + b'"'), load)
+
+    async def watch() -> None:
+        if kind == "socket":
+            await _tell(Socket(), begun(), lambda: True)  # type: ignore[arg-type]
+        async for lines in _server_sent(begun(), lambda: True):  # a response keeps the latest until there are more
+            told.append(len(lines))
+
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        watching = asyncio.create_task(watch())
+        await eventually(lambda: sum(told) > LARGE)
+        await asyncio.sleep(0.05)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await feed.close()
+    assert after - before < LARGE / 8
 
 
 @pytest.mark.parametrize(

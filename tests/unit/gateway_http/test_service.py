@@ -1,5 +1,6 @@
 """Probes, metrics, limits, and what happens while servers are away."""
 
+import asyncio
 from pathlib import Path
 
 import httpx
@@ -7,6 +8,7 @@ import pytest
 
 from gateway.app import Adapters, create_app
 from gateway.database.engine import create_engine
+from gateway.readiness import KEPT_S, Dependency, Readiness
 from shared.broker.memory import MemoryBroker
 from shared.errors import DependencyUnavailable
 from shared.storage.directory import DirectoryStore
@@ -25,6 +27,42 @@ async def test_readiness_names_every_dependency(anonymous: httpx.AsyncClient) ->
     assert answer["status"] == "ready"
     assert answer["dependencies"].keys() >= {"database", "broker", "store"}
     assert all(dependency == {"state": "ok"} for dependency in answer["dependencies"].values())
+
+
+async def test_readiness_asks_nobody_twice_in_a_second(tmp_path: Path) -> None:
+    """However many ask at once; then it asks again. What is away is told as long."""
+    pings, now, away = [], 0.0, False
+
+    async def ping() -> None:
+        pings.append(now)
+        await asyncio.sleep(0.01)
+        if away:
+            raise DependencyUnavailable("away")
+
+    readiness = Readiness({"counted": Dependency(ping, required=True)}, clock=lambda: now)
+    assert await asyncio.gather(*(readiness.answers() for _ in range(50))) == [{"counted": True}] * 50
+    now, away = KEPT_S - 0.01, True
+    assert (await readiness.answers(), pings) == ({"counted": True}, [0.0])
+    now = KEPT_S
+    assert await asyncio.gather(*(readiness.answers() for _ in range(50))) == [{"counted": False}] * 50
+    assert pings == [0.0, KEPT_S]
+
+
+async def test_a_flood_of_probes_is_one_ping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody may ask, and no rate holds them."""
+    pings, database = [], create_engine(f"sqlite+aiosqlite:///{tmp_path}/meshwork.db")
+
+    async def ping() -> None:
+        pings.append(1)
+
+    monkeypatch.setattr("gateway.readiness.KEPT_S", 3600.0)
+    store = DirectoryStore(tmp_path / "artifacts")
+    counted = {"counted": Dependency(ping, required=True)}
+    app = create_app(settings_for_tests(), Adapters(database, MemoryBroker(), store, store.prepare, dependencies=counted))
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
+        answers = await asyncio.gather(*(client.get("/readyz") for _ in range(30)))
+    assert ({answer.status_code for answer in answers}, pings) == ({200}, [1])
+    await database.close()
 
 
 async def test_jobs_are_taken_while_the_broker_is_away(tmp_path: Path) -> None:
