@@ -6,6 +6,7 @@ async with database.write() as rows:
     rows.to_outbox(job_id, "stop", {"reason": "cancelled"})
 
 Whoever changes a job locks its row first (`FOR UPDATE`; on SQLite the one writer), then touches its other rows: no deadlocks.
+Whoever is frozen, cut off or gone in the middle of a transaction loses it, and its locks: PostgreSQL ends what was silent for too long.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import asyncpg
@@ -31,6 +32,9 @@ from gateway.database.sqlite_connection import connect
 from shared.errors import DependencyUnavailable
 
 Clock = Callable[[], datetime]
+
+# Between two statements of a transaction milliseconds pass: whoever says nothing for so long is frozen or cut off, and holds up others.
+SILENCE = timedelta(seconds=30)
 
 # When a job's first message is due before the relay lets the job in: waiting jobs are no work for it to look through.
 NOT_ADMITTED = datetime(9999, 1, 1, tzinfo=UTC)
@@ -114,14 +118,17 @@ class Database:
                 yield Rows(session, self._clock() if self._clock else await read_clock(session))
 
 
-def create_engine(url: str, clock: Clock | None = None) -> Database:
-    """The database at a URL: `sqlite+aiosqlite:///file.db` or `postgresql+asyncpg://…`. Connects when first used."""
+def create_engine(url: str, clock: Clock | None = None, silence: timedelta = SILENCE) -> Database:
+    """The database at a URL: `sqlite+aiosqlite:///file.db` or `postgresql+asyncpg://…`. Connects when first used.
+
+    `silence`: after which PostgreSQL ends a transaction of ours, and gives what it locked to others.
+    """
     if make_url(url).get_backend_name() == "sqlite":
         return Database(_sqlite_engine(url), clock)
-    return Database(_postgres_engine(url), clock)
+    return Database(_postgres_engine(url, silence), clock)
 
 
-def _postgres_engine(url: str) -> AsyncEngine:
+def _postgres_engine(url: str, silence: timedelta) -> AsyncEngine:
     engine = create_async_engine(
         url,
         pool_size=10,
@@ -129,11 +136,25 @@ def _postgres_engine(url: str) -> AsyncEngine:
         pool_timeout=10,
         hide_parameters=True,  # errors are logged, and callers' URLs may hold secrets
         pool_use_lifo=True,  # few connections do the work, and have their statements prepared
-        connect_args={"timeout": 10, "command_timeout": 30, "server_settings": {"application_name": "meshwork-gateway"}},
+        connect_args={"timeout": 10, "command_timeout": 30, "server_settings": _server_settings(silence)},
     )
     event.listen(engine.sync_engine, "checkin", _note_rest)
     event.listen(engine.sync_engine, "checkout", _refuse_the_dead)
     return engine
+
+
+def _server_settings(silence: timedelta) -> dict[str, str]:
+    """What PostgreSQL keeps watch over for each connection of ours."""
+    limit_ms = silence // timedelta(milliseconds=1)
+    return {
+        "application_name": "meshwork-gateway",
+        "idle_in_transaction_session_timeout": str(limit_ms),  # who is silent between two statements
+        "tcp_user_timeout": str(limit_ms),  # who does not take an answer: then it is not idle
+        "lock_timeout": str(limit_ms // 3),  # who waits for a lock is not idle either, and must not be the next to hold it
+        "tcp_keepalives_idle": "30",  # a host that vanished keeps its share of all connections for a minute, not for two hours
+        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_count": "3",
+    }
 
 
 def _note_rest(_connection: Any, record: ConnectionPoolEntry) -> None:

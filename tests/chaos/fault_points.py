@@ -2,14 +2,14 @@
 
 The product knows nothing of them: they are wrapped around its adapters when a process is started by `tests.chaos.process`. A point is
 armed by a file `<folder>/<service>/<before|after>.<point>`; the process that reaches it removes the file, writes a line to
-`<folder>/killed.log`, and dies by SIGKILL.
+`<folder>/killed.log`, and dies by SIGKILL, or freezes where the file names SIGSTOP.
 """
 
 import functools
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,6 +51,15 @@ WEBHOOKS = ("receive", "read", "call", "webhook.attempted", "retry", "ack")
 Method = Callable[..., Awaitable[Any]]
 
 
+def arm(folder: Path, service: str, points: Iterable[str], by: signal.Signals = signal.SIGKILL) -> None:
+    """The next process of the service with this folder that reaches one of these points ends, or stops, there; once for each."""
+    (folder / service).mkdir(exist_ok=True)
+    for point in points:
+        unseen = folder / f"{point}.new"
+        unseen.write_text(by.name)
+        unseen.rename(folder / service / point)
+
+
 def both(points: tuple[str, ...]) -> list[str]:
     """Before and after each."""
     return [f"{side}.{point}" for point in points for side in ("before", "after")]
@@ -64,14 +73,16 @@ class FaultPoints:
         self._service = service
 
     def reached(self, point: str) -> None:
-        """Ends the process where the point is armed."""
+        """Ends the process, or stops it, where the point is armed."""
+        armed = self._folder / self._service / point
         try:
-            (self._folder / self._service / point).unlink()
+            by = signal.Signals[armed.read_text()]
+            armed.unlink()
         except FileNotFoundError:
             return
         with (self._folder / "killed.log").open("a") as log:
             log.write(f"{self._service} {point}\n")
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), by)
 
     def around(self, owner: Any, name: str, point_of: Callable[..., str], only_if: Callable[[Any], bool] = lambda result: True) -> None:
         """Wraps a coroutine function; `point_of` gets its arguments and names the point, "" for none."""

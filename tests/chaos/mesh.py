@@ -12,9 +12,10 @@ from typing import Self
 import httpx
 
 from deploy.native.mesh import DATABASE, VHOST, Mesh, Ports, Replica
+from deploy.native.process import free_port
 from shared.broker.rabbitmq import RabbitBroker
 from shared.broker.topology import TOPOLOGY
-from tests.chaos.fault_points import FOLDER_VARIABLE
+from tests.chaos.fault_points import FOLDER_VARIABLE, arm
 from tests.support.brokers import back_soon
 from tests.support.eventually import wait_until
 from tests.support.proxy import TcpProxy
@@ -114,6 +115,19 @@ class ChaosMesh(Mesh):
             self._environment = usual
         return self.of(service)[-1]
 
+    @contextmanager
+    def second_gateway(self, **settings: str) -> Iterator[Replica]:
+        """Beside the first one, with settings of its own, on another port; gone afterwards."""
+        port = free_port()
+        replica = self.add("gateway", MESHWORK_PORT=str(port), **settings)
+        replica.health_port = port
+        try:
+            wait_until(replica.is_ready, timeout_s=60, interval_s=0.2)
+            yield replica
+        finally:
+            self.replicas.remove(replica)
+            replica.process.stop()
+
     def renew(self, service: str) -> None:
         """One process of the service, with the settings of all, in place of whatever there is."""
         self.scale(service, 0)
@@ -128,9 +142,7 @@ class ChaosMesh(Mesh):
 
     def arm(self, service: str, *points: str) -> None:
         """The next process of the service that reaches one of these points dies there, once for each."""
-        (self.faults / service).mkdir(exist_ok=True)
-        for point in points:
-            (self.faults / service / point).touch()
+        arm(self.faults, service, points)
 
     def disarm(self) -> None:
         """Nobody dies any more."""

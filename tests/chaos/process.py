@@ -12,6 +12,7 @@ from tests.chaos.fault_points import FOLDER_VARIABLE, FaultPoints
 NEXT_VARIABLE = "CHAOS_NEXT_VERSION"  # set: a worker of tomorrow, whose messages those of today cannot read
 RETRY_DELAYS_S = (10.0, 10.0)  # before a second and a third try; the product's minute would make tests of failures wait
 LEASE = timedelta(seconds=5)  # of outbox rows; the product's 90 s would make tests of killed gateways wait
+SILENCE = timedelta(seconds=6)  # after which PostgreSQL ends a transaction; the product's 30 s would make tests of frozen gateways wait
 
 
 def main() -> None:
@@ -34,12 +35,13 @@ def main() -> None:
         points.install_in_webhooks()
         run_webhooks()
     else:
+        import gateway.__main__
         import gateway.app
-        from gateway.__main__ import main as run_gateway
 
         points.install_in_gateway()
         gateway.app.RelaySettings = functools.partial(gateway.app.RelaySettings, lease=LEASE)  # type: ignore[misc, assignment]
-        run_gateway()
+        gateway.__main__.create_engine = functools.partial(gateway.__main__.create_engine, silence=SILENCE)
+        gateway.__main__.main()
 
 
 def speak_the_next_version() -> None:

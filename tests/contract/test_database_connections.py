@@ -1,14 +1,18 @@
-"""Connections to PostgreSQL that ended while they rested in the pool."""
+"""Connections to PostgreSQL that ended: while they rested in the pool, or while whoever had them in a transaction said nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import asyncpg
 import pytest
 from sqlalchemy import text
 
-from gateway.database import engine
+from gateway.database import engine, jobs
 from gateway.database.engine import Database, create_engine
+from gateway.database.upgrade import upgrade_database
+from shared.errors import DependencyUnavailable
+from tests.support.gateway_rows import insert, job_of
 
 
 async def processes_of(database: Database) -> set[int]:
@@ -53,3 +57,43 @@ async def test_one_that_rested_is_asked_before_it_is_used(database: Database, mo
     monkeypatch.setattr(asyncpg.Connection, "is_closed", lambda _: False)  # a server that vanished without a word
     before, after = await use_after_end(database)
     assert not before & after
+
+
+async def lock(database: Database, job_id: str) -> bool:
+    """Whether the job is there. Raises DependencyUnavailable when somebody holds it for too long."""
+    async with database.write() as rows:
+        return await jobs.lock_job(rows, job_id) is not None
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["with a statement", "with the commit"])
+async def test_who_falls_silent_in_a_transaction_has_lost_it(postgres_url: str, database: Database, goes_on: bool) -> None:
+    """Others get what it locked. Whoever goes on in it, as a gateway that was frozen, is told so, and may begin again."""
+    await upgrade_database(database)
+    job_id = await insert(database)
+    frozen = create_engine(postgres_url, silence=timedelta(seconds=1))
+    with pytest.raises(DependencyUnavailable):
+        async with frozen.write() as rows:
+            job = await jobs.lock_job(rows, job_id)
+            assert job is not None
+            job.message = "lost"
+            await rows.session.flush()
+            (locked,) = await asyncio.gather(lock(database, job_id), return_exceptions=True)
+            if goes_on:
+                await rows.session.execute(text("SELECT 1"))
+    assert locked is True
+    assert (await job_of(frozen, job_id)).message != "lost"
+    await frozen.close()
+
+
+async def test_who_waits_for_a_lock_gives_up_in_time(postgres_url: str, database: Database) -> None:
+    """A gateway that is frozen while it waits would get the lock once its holder is gone: the next one to be waited for."""
+    await upgrade_database(database)
+    job_id = await insert(database)
+    waiting = create_engine(postgres_url, silence=timedelta(seconds=3))
+    async with database.write() as holder:
+        await jobs.lock_job(holder, job_id)
+        async with asyncio.timeout(10):
+            with pytest.raises(DependencyUnavailable):
+                await lock(waiting, job_id)
+    assert (await job_of(waiting, job_id)).id == job_id
+    await waiting.close()

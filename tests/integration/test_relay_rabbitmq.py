@@ -4,10 +4,13 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
+from gateway.database import admission, jobs
 from gateway.database.engine import Database, create_engine
 from gateway.database.repositories import JobRepository
 from gateway.database.upgrade import upgrade
@@ -15,6 +18,7 @@ from gateway.relay import Relay
 from gateway.tracker import Tracker
 from shared.contracts.messages import StageMessage, WebhookMessage
 from shared.contracts.routing import WEBHOOKS_QUEUE, stage_queue
+from shared.errors import DependencyUnavailable
 from shared.ports import Broker, Delivery
 from shared.storage.directory import DirectoryStore
 from tests.support.brokers import RabbitWorld, rabbit_world
@@ -34,6 +38,7 @@ from tests.support.gateway_rows import (
     store_manifest,
     told,
 )
+from tests.support.proxy import TcpProxy
 from tests.support.servers import BrokerServer
 
 
@@ -138,3 +143,49 @@ async def test_jobs_accepted_while_the_broker_is_away_go_out_when_it_is_back(
         return await statuses(database, job_ids) == {"completed"}
 
     await eventually(all_completed, 60)
+
+
+async def hold(database: Database, job_ids: list[str], held: asyncio.Event, released: asyncio.Event) -> None:
+    """What a relay that lets jobs in and a tracker that folds their events lock, for as long as `released` is not set."""
+    async with database.write() as rows:
+        assert await admission._take_the_door(rows)
+        assert len(await jobs.lock_jobs(rows, job_ids)) == len(job_ids)
+        held.set()
+        await released.wait()
+
+
+async def test_a_replica_that_is_cut_off_in_a_transaction_holds_up_nobody(
+    postgres_url: str, world: RabbitWorld, store: DirectoryStore, stack: AsyncExitStack
+) -> None:
+    """PostgreSQL takes back the door and the jobs that it held; once it is heard again, it knows that all is undone."""
+    await upgrade(postgres_url)
+    database = await a_gateway(stack, postgres_url, await world.connect("one"), store, "one")
+    begun = [await insert(database) for _ in range(3)]
+
+    async def all_admitted() -> bool:
+        return all([(await job_of(database, job_id)).admitted_at is not None for job_id in begun])
+
+    await eventually(all_admitted, 20)
+    server = make_url(postgres_url)
+    proxy = await stack.enter_async_context(TcpProxy(str(server.host), int(server.port or 5432)))
+    through_proxy = server.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
+    other = create_engine(through_proxy, silence=timedelta(seconds=3))
+    stack.push_async_callback(other.close)
+    held, released = asyncio.Event(), asyncio.Event()
+    holding = asyncio.create_task(hold(other, begun, held, released))
+    await asyncio.wait_for(held.wait(), 20)
+    proxy.stall()
+
+    workers = DoneAtOnce(await world.connect("workers"), store)
+    await workers.start()
+    job_ids = [*begun, await insert(database)]
+
+    async def all_completed() -> bool:
+        return await statuses(database, job_ids) == {"completed"}
+
+    await eventually(all_completed, 60)
+    proxy.resume()
+    released.set()
+    with pytest.raises(DependencyUnavailable):
+        await holding
+    assert await statuses(other, job_ids) == {"completed"}
