@@ -12,6 +12,7 @@ from starlette.requests import Request
 from gateway.door_json import BoundedBody
 from gateway.problems import Loc, Problem, field_problem
 from shared.bundles import HEAD_BYTES, is_bundle
+from shared.errors import DependencyUnavailable
 from shared.photo_names import harmless
 from shared.ports import ArtifactStore
 from shared.storage import keys
@@ -78,12 +79,15 @@ def boundary_of(request: Request) -> bytes:
 
 
 async def receive_upload(request: Request, job_id: str, store: ArtifactStore, limits: UploadLimits) -> ReceivedUpload:
-    """Reads the whole form; photos lie in the store afterwards. Raises Problem; what was stored by then is the caller's to purge."""
+    """Reads the whole form; photos lie in the store afterwards.
+
+    Raises Problem, and DependencyUnavailable while the store is away or has no room; what was stored by then is the caller's to purge.
+    """
     boundary = boundary_of(request)
     body = BoundedBody(request, limits.max_upload_bytes, limits.within)
     try:
         return await _Receiver(job_id, store, limits).receive(parts_of(body, boundary))
-    except Problem:
+    except (Problem, DependencyUnavailable):
         await body.discard()
         raise
 

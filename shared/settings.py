@@ -37,6 +37,6 @@ class SharedSettings(BaseSettings):
     s3_region: str = "us-east-1"
     seal_key: SecretStr = SecretStr("")  # Fernet key(s), comma-separated, the first seals
     retention: timedelta = timedelta(days=30)
-    work_dir: Path | None = None  # workspaces of attempts; None: the system's temporary folder
+    work_dir: Path | None = None  # workspaces of attempts, uploads on their way; None: the system's temporary folder
     health_port: int = 9100  # /livez /readyz /metrics of a worker; 0: any free port
     grace_s: float = 20.0  # SIGTERM to exit

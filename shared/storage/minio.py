@@ -1,12 +1,12 @@
 """Artifacts in MinIO or any S3 store. minio-py blocks, so its calls run on threads of our own.
 
-An error of the store or of the network is DependencyUnavailable. One of the caller's own file (a full disk while downloading, a file
-that is not there) stays an OSError: urllib3 and minio-py have exceptions of their own for everything remote, so the two cannot be mistaken.
+An error of the store or of the network is DependencyUnavailable, and so is one of the folder where streams wait on their way. One of the
+caller's own file (a full disk while downloading, a file that is not there) stays an OSError: urllib3 and minio-py have exceptions of their
+own for everything remote, so the two cannot be mistaken.
 """
 
 import asyncio
 import io
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,10 +23,11 @@ from minio.error import MinioException, S3Error
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from shared.errors import DependencyUnavailable, ObjectCorrupt, ObjectMissing
+from shared.own_folder import OwnFolder
 from shared.ports import StoredFile
 from shared.settings import SharedSettings
 from shared.storage import keys
-from shared.storage.hashing import CHUNK_BYTES, HashingReader, in_large_chunks, saved
+from shared.storage.hashing import CHUNK_BYTES, HashingReader, in_large_chunks, saved, temporary_beside
 from shared.storage.lifecycle import expire_objects
 
 THREADS = 8
@@ -35,6 +36,7 @@ READ_TIMEOUT_S = 30.0
 PART_BYTES = 16 << 20  # larger files go up in parts, three at a time: at most 64 MiB in memory
 LONGEST_LINK = timedelta(days=7)  # of the signature's own
 
+_UPLOADS = "meshwork-upload-"
 _MISSING = {"NoSuchKey", "NoSuchVersion"}
 _ALREADY_MADE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 
@@ -52,16 +54,24 @@ _tried_again = retry(
 
 
 class MinioStore:
-    """An ArtifactStore on one bucket.
+    """An ArtifactStore on one bucket. `work_dir`: where streams wait on their way; None for the system's temporary folder.
 
     store = MinioStore("http://minio:9000", "key", "secret", "meshwork", public_endpoint="https://files.example.org")
     await store.prepare()
     """
 
     def __init__(
-        self, endpoint: str, access_key: str, secret_key: str, bucket: str, public_endpoint: str = "", region: str = "us-east-1"
+        self,
+        endpoint: str,
+        access_key: str,
+        secret_key: str,
+        bucket: str,
+        public_endpoint: str = "",
+        region: str = "us-east-1",
+        work_dir: Path | None = None,
     ) -> None:
         self._bucket = bucket
+        self._uploads = OwnFolder(work_dir, _UPLOADS)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
         pool = _connection_pool()
         self._client = _client(endpoint, access_key, secret_key, region, pool)
@@ -73,16 +83,21 @@ class MinioStore:
         """The bucket that this process's settings name."""
         secret = settings.s3_secret_key.get_secret_value()
         endpoints = settings.s3_endpoint, settings.s3_public_endpoint
-        return cls(endpoints[0], settings.s3_access_key, secret, settings.s3_bucket, endpoints[1], settings.s3_region)
+        return cls(endpoints[0], settings.s3_access_key, secret, settings.s3_bucket, endpoints[1], settings.s3_region, settings.work_dir)
 
     async def prepare(self, retention: timedelta | None = None) -> None:
-        """Makes the bucket when it is missing, and lets it expire what is older than `retention` and a week, where the store can."""
+        """Makes the bucket when it is missing, and lets it expire what is older than `retention` and a week, where the store can.
+
+        Removes what killed processes left on its way.
+        """
+        await self._uploads.clear()
         await self._run(self._make_bucket)
         if retention is not None:
             await self._run(expire_objects, self._client, self._bucket, keys.JOBS, retention + timedelta(days=7))
 
     async def close(self) -> None:
         """Ends the threads; calls under way end by their own timeouts."""
+        await self._uploads.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def put(self, key: str, data: bytes, content_type: str = "application/json") -> None:
@@ -108,15 +123,20 @@ class MinioStore:
     async def upload_stream(self, chunks: AsyncIterator[bytes], key: str, content_type: str) -> StoredFile:
         """Writes what comes in, without holding it in memory. What breaks off leaves nothing.
 
-        It goes through a temporary file, so that a slow sender holds none of the few threads.
+        It goes through a file, so that a slow sender holds none of the few threads; while the disk is full, that is DependencyUnavailable.
         """
         keys.checked(key)
-        with tempfile.TemporaryDirectory(prefix="meshwork-upload-") as folder:
-            path = Path(folder, "object")
+        with _on_its_way():
+            await self._uploads.open()
+            path = temporary_beside(self._uploads.path / "object")
             await asyncio.to_thread(path.touch)
+        try:
             async for chunk in in_large_chunks(chunks):
                 await asyncio.to_thread(_append, path, chunk)
-            return await self.upload(path, key, content_type)
+            with _on_its_way():
+                return await self.upload(path, key, content_type)
+        finally:
+            path.unlink(missing_ok=True)
 
     async def download(self, key: str, path: Path, sha256: str | None = None) -> int:
         """Writes the object to `path` (parents made, atomically) and returns its size. Raises ObjectCorrupt when the sha256 differs."""
@@ -268,8 +288,16 @@ def _read(source: urllib3.BaseHTTPResponse | HashingReader, key: str) -> bytes:
         return source.read(CHUNK_BYTES)
 
 
+@contextmanager
+def _on_its_way() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DependencyUnavailable(f"no upload can be kept on its way to the store: {error.strerror}") from error
+
+
 def _append(path: Path, chunk: bytes) -> None:
-    with path.open("ab") as file:
+    with _on_its_way(), path.open("ab") as file:
         file.write(chunk)
 
 

@@ -1,8 +1,9 @@
 """What a store says when it is away, and what it does to a bucket at start."""
 
+import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,6 +23,15 @@ def closed_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
 
 
 async def test_a_server_that_is_away_is_an_outage(tmp_path: Path) -> None:
@@ -117,6 +127,36 @@ async def test_what_a_killed_writer_left_is_removed_at_start(tmp_path: Path) -> 
     assert list(await store.list("")) == []
     await store.prepare()
     assert not left.exists()
+
+
+async def test_what_a_killed_process_left_on_its_way_is_removed_at_start(s3_server: S3Server, s3_bucket: str, tmp_path: Path) -> None:
+    """Uploads wait for their bytes in a folder of their process's own; whoever starts removes those of processes that are gone."""
+    given, more = asyncio.Event(), asyncio.Event()
+
+    async def slow_chunks() -> AsyncIterator[bytes]:
+        yield bytes(2 << 20)
+        given.set()
+        await more.wait()
+
+    alive, killed, newcomer = [
+        MinioStore(s3_server.endpoint, s3_server.access_key, s3_server.secret_key, s3_bucket, work_dir=tmp_path) for _ in range(3)
+    ]
+    await alive.prepare()
+    await killed.upload_stream(pieces(b"x"), "jobs/0/images/a.jpg", "image/jpeg")
+    (killed._uploads.path / ".half.part").write_bytes(b"half")
+    assert killed._uploads._lock is not None
+    killed._uploads._lock.close()  # what the kernel does for a process that was killed
+    upload = asyncio.create_task(alive.upload_stream(slow_chunks(), "jobs/1/images/a.jpg", "image/jpeg"))
+    await given.wait()
+
+    await newcomer.prepare()
+
+    assert names_in(tmp_path) == {alive._uploads.path.name}
+    more.set()
+    assert (await upload).bytes == 2 << 20
+    for store in (alive, newcomer):
+        await store.close()
+    assert names_in(tmp_path) == set()
 
 
 @pytest.mark.parametrize(("refusals", "calls", "written"), [(2, 3, True), (99, 5, False)])

@@ -17,6 +17,7 @@ from shared.broker.memory import MemoryBroker
 from shared.contracts.artifacts import ARTIFACTS
 from shared.storage import keys
 from shared.storage.directory import DirectoryStore
+from shared.storage.minio import MinioStore
 
 KEY = "the-key"
 URLS = [f"http://photos.example.org/set/{index}.jpg" for index in range(3)]
@@ -41,9 +42,11 @@ def settings_for_tests(**changes: object) -> GatewaySettings:
 class RunningGateway:
     """The application inside its lifespan, and its adapters."""
 
-    def __init__(self, folder: Path, settings: GatewaySettings, database_url: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, settings: GatewaySettings, database_url: str | None = None, store: DirectoryStore | MinioStore | None = None
+    ) -> None:
         self.database = create_engine(database_url or f"sqlite+aiosqlite:///{folder}/meshwork.db")
-        self.store = DirectoryStore(folder / "artifacts")
+        self.store = store or DirectoryStore(folder / "artifacts")
         self.broker = MemoryBroker()
         self.settings = settings
         self.app = create_app(settings, Adapters(self.database, self.broker, self.store, prepare_store=self.store.prepare))
@@ -76,9 +79,11 @@ class RunningGateway:
 
 
 @contextlib.asynccontextmanager
-async def running_gateway(folder: Path, database_url: str | None = None, **changes: object) -> AsyncIterator[RunningGateway]:
+async def running_gateway(
+    folder: Path, database_url: str | None = None, store: DirectoryStore | MinioStore | None = None, **changes: object
+) -> AsyncIterator[RunningGateway]:
     """A gateway that has started."""
-    running = RunningGateway(folder, settings_for_tests(**changes), database_url)
+    running = RunningGateway(folder, settings_for_tests(**changes), database_url, store)
     async with running.app.router.lifespan_context(running.app):
         yield running
     await running.database.close()

@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,8 +13,12 @@ from hypothesis import strategies as st
 
 from gateway.door_multipart import Part, PartEnd, parts_of
 from gateway.problems import Problem
+from shared.storage.directory import DirectoryStore
+from shared.storage.minio import MinioStore
 from tests.support.eventually import eventually
-from tests.unit.gateway_http.conftest import RunningGateway, assert_problem
+from tests.support.servers import S3Server
+from tests.support.small_disk import small_disk
+from tests.unit.gateway_http.conftest import KEY, RunningGateway, assert_problem, running_gateway
 
 PHOTOS = [("images", (f"{index}.jpg", bytes([index]) * 1000, "image/jpeg")) for index in range(3)]
 FORM = {"content-type": "multipart/form-data; boundary=abc"}
@@ -79,6 +85,27 @@ async def test_a_refused_upload_leaves_nothing(
     assert status != 422 or problem["errors"][0]["loc"][0] == "body"
     assert (await api.get("/api/v1/jobs")).json()["jobs"] == []
     await eventually(lambda: is_empty(gateway))
+
+
+@pytest.mark.parametrize("kind", ["directory", "minio"])
+async def test_a_full_disk_is_an_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_server: S3Server, s3_bucket: str, kind: str
+) -> None:
+    """Of the folder of artifacts, or of the one where photos wait on their way to an S3 store: 503, come again; with room it is taken."""
+    with small_disk(tmp_path / "disk", 16 << 20) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
+        minio = MinioStore(s3_server.endpoint, s3_server.access_key, s3_server.secret_key, s3_bucket)
+        store = minio if kind == "minio" else DirectoryStore(disk.folder / "artifacts")
+        async with running_gateway(tmp_path, store=store) as gateway, gateway.client(**{"X-API-Key": KEY}) as api:
+            disk.fill()
+            answer = await api.post("/api/v1/jobs", files=PHOTOS)
+            problem = assert_problem(answer, 503, "UNAVAILABLE")
+            assert (problem["retryable"], answer.headers["retry-after"]) == (True, "2")
+            assert (await api.get("/api/v1/jobs")).json()["jobs"] == []
+            disk.empty()
+            assert (await api.post("/api/v1/jobs", files=PHOTOS)).status_code == 202
+        await minio.close()
+        assert [path for path in disk.folder.rglob("*") if path.is_file() and path.suffix == ".part"] == []
 
 
 def archive(size: int) -> bytes:
