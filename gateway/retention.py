@@ -1,7 +1,8 @@
-"""What is kept no longer: jobs after their retention, uploads that never ended, outbox rows that were carried out."""
+"""What is kept no longer: jobs after their retention, uploads that never ended, outbox rows that were carried out, stalled transactions."""
 
 from datetime import timedelta
 
+from loguru import logger
 from sqlalchemy import and_, or_, select
 
 from gateway.database import jobs, outbox
@@ -29,6 +30,8 @@ class Retention(Periodic):
 
     async def run_once(self) -> None:
         """Removes everything whose time has come, as DELETE does."""
+        if ended := await self._database.end_stalled():
+            logger.warning("{} transactions of a gateway that was frozen are ended", ended)
         while await self._remove_some() == _PAGE:
             pass
         async with self._database.write() as rows:

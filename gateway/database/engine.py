@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import asyncpg
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -39,6 +39,12 @@ SILENCE = timedelta(seconds=30)
 # When a job's first message is due before the relay lets the job in: waiting jobs are no work for it to look through.
 NOT_ADMITTED = datetime(9999, 1, 1, tzinfo=UTC)
 
+_NAME = "meshwork-gateway"
+_END_STALLED = text(
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user"
+    " AND application_name = :name AND state = 'active' AND wait_event = 'ClientRead' AND xact_start IS NOT NULL"
+    " AND state_change < clock_timestamp() - CAST(:silence AS interval)"
+)
 _RESTS_SINCE = "meshwork.rests_since"
 _LONG_REST_S = 1.0
 _BUSY_S = 30.0  # how long a SQLite writer waits for one in another process
@@ -107,6 +113,16 @@ class Database:
         async with self.read():
             pass
 
+    async def end_stalled(self, silence: timedelta = SILENCE) -> int:
+        """Ends transactions whose gateway was frozen between the two halves of a statement, and returns how many.
+
+        PostgreSQL does not call those idle, so its own limit says nothing of them.
+        """
+        if self._is_sqlite:
+            return 0
+        async with self.read() as rows:
+            return await rows.session.scalar(_END_STALLED, {"name": _NAME, "silence": silence}) or 0
+
     async def close(self) -> None:
         """Gives every connection back."""
         await self.engine.dispose()
@@ -147,7 +163,7 @@ def _server_settings(silence: timedelta) -> dict[str, str]:
     """What PostgreSQL keeps watch over for each connection of ours."""
     limit_ms = silence // timedelta(milliseconds=1)
     return {
-        "application_name": "meshwork-gateway",
+        "application_name": _NAME,
         "idle_in_transaction_session_timeout": str(limit_ms),  # who is silent between two statements
         "tcp_user_timeout": str(limit_ms),  # who does not take an answer: then it is not idle
         "lock_timeout": str(limit_ms // 3),  # who waits for a lock is not idle either, and must not be the next to hold it

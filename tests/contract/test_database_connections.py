@@ -12,7 +12,10 @@ from gateway.database import engine, jobs
 from gateway.database.engine import Database, create_engine
 from gateway.database.upgrade import upgrade_database
 from shared.errors import DependencyUnavailable
+from tests.support.eventually import eventually
 from tests.support.gateway_rows import insert, job_of
+
+LARGE = text("SELECT repeat('x', :size)")
 
 
 async def processes_of(database: Database) -> set[int]:
@@ -82,6 +85,44 @@ async def test_who_falls_silent_in_a_transaction_has_lost_it(postgres_url: str, 
                 await rows.session.execute(text("SELECT 1"))
     assert locked is True
     assert (await job_of(frozen, job_id)).message != "lost"
+    await frozen.close()
+
+
+async def test_who_takes_no_answer_has_lost_its_transaction(postgres_url: str, database: Database) -> None:
+    """A gateway that is frozen while a large answer is under way is not idle: its network's end says nothing."""
+    await upgrade_database(database)
+    job_id = await insert(database)
+    frozen = create_engine(postgres_url, silence=timedelta(seconds=1))
+    with pytest.raises(DependencyUnavailable):
+        async with frozen.write() as rows:
+            await jobs.lock_job(rows, job_id)
+            await rows.session.execute(LARGE, {"size": 1})  # prepares it
+            driver = (await (await rows.session.connection()).get_raw_connection()).driver_connection
+            assert driver is not None
+            driver._transport.pause_reading()
+            answer = asyncio.create_task(rows.session.execute(LARGE, {"size": 64 << 20}))
+            (locked,) = await asyncio.gather(lock(database, job_id), return_exceptions=True)
+            driver._transport.resume_reading()
+            await answer
+    assert locked is True
+    await frozen.close()
+
+
+async def test_who_is_frozen_within_a_statement_loses_its_transaction(postgres_url: str, database: Database) -> None:
+    """A statement that is prepared and not carried out is not idle either; other gateways end it."""
+    await upgrade_database(database)
+    job_id = await insert(database)
+    frozen, silence = create_engine(postgres_url, silence=timedelta(seconds=1)), timedelta(seconds=1)
+    with pytest.raises(DependencyUnavailable):
+        async with frozen.write() as rows:
+            await jobs.lock_job(rows, job_id)
+            driver = (await (await rows.session.connection()).get_raw_connection()).driver_connection
+            assert driver is not None
+            await driver.prepare("SELECT 7 * 6")
+            ended = await eventually(lambda: database.end_stalled(silence), 20, 0.1)
+            (locked,) = await asyncio.gather(lock(database, job_id), return_exceptions=True)
+    assert (ended, locked) == (1, True)
+    assert await database.end_stalled(timedelta(0)) == 0
     await frozen.close()
 
 
