@@ -187,6 +187,16 @@ def _deleted_is_called() -> Patch:
     return mock.patch.object(webhooks, "prepare", prepare)
 
 
+def _bodies_unverified() -> Patch:
+    """The webhooks service sends whatever the store gives it."""
+    real = webhooks.prepare
+
+    async def prepare(message: Any, store: Any) -> Any:
+        return await real(message.model_copy(update={"body_sha256": None}), store)
+
+    return mock.patch.object(webhooks, "prepare", prepare)
+
+
 def _relay_marks_first() -> Patch:
     """The relay marks a row as sent when it takes it."""
     real = outbox.claim
@@ -264,6 +274,7 @@ MUTANTS: dict[str, Callable[[], Patch]] = {
     "endings-without-guard": _endings_without_guard,
     "verdicts-after-the-end": _verdicts_after_the_end,
     "chain-read-directly": _chain_read_directly,
+    "bodies-unverified": _bodies_unverified,
     "body-after-publish": _body_after_publish,
     "ack-before-publish": _ack_before_publish,
     "ack-before-forward": _ack_before_forward,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shared.errors import ObjectCorrupt, ObjectMissing
 from shared.ports import StoredFile
-from tests.simulation.network import Network
+from tests.simulation.network import NOTHING, Network
 from tests.simulation.plan import DAMAGED, LATE, MISREAD
 
 STORE = "store"
@@ -41,6 +41,10 @@ class Bucket:
         self.objects[key] = self.flipped(self.objects[key])
         self.damaged.add(key)
 
+    def damage_body(self, key: str) -> None:
+        """Of a webhook: it is stored again from its row, and fails no job."""
+        self.objects[key] = _flipped(self.objects[key])
+
     def lose(self, key: str) -> None:
         del self.objects[key]
         self.damaged.add(key)
@@ -48,8 +52,7 @@ class Bucket:
 
     def flipped(self, data: bytes) -> bytes:
         self.faults += 1
-        middle = len(data) // 2
-        return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        return _flipped(data)
 
     def get(self, key: str) -> bytes:
         if key not in self.objects:
@@ -69,6 +72,15 @@ class Bucket:
         return sorted(key for key in self.objects if (key.count("/") == 4 or "/parts/" in key) and not key.endswith(said))
 
 
+def _flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+def _is_body(key: str) -> bool:
+    return "/webhooks/" in key
+
+
 class SimulatedStore:
     """An `ArtifactStore` over a bucket."""
 
@@ -80,10 +92,14 @@ class SimulatedStore:
         def write() -> None:
             self._bucket.put(key, data)
 
-        await self._network.call(STORE, f"put {key}", write, {LATE: lambda: self._bucket.put_late(key, data)})
+        damage = {DAMAGED: lambda: self._bucket.damage_body(key)} if _is_body(key) else NOTHING
+        await self._network.call(STORE, f"put {key}", write, {LATE: lambda: self._bucket.put_late(key, data), **damage})
 
     async def get(self, key: str, max_bytes: int = 64 << 20) -> bytes:
-        return await self._network.call(STORE, f"get {key}", lambda: self._bucket.get(key))
+        misread: list[str] = []
+        fates = {MISREAD: lambda: misread.append(key)} if _is_body(key) else NOTHING
+        data = await self._network.call(STORE, f"get {key}", lambda: self._bucket.get(key), fates)
+        return _flipped(data) if misread else data
 
     async def exists(self, key: str) -> bool:
         return await self._network.call(STORE, f"head {key}", lambda: key in self._bucket.objects)
