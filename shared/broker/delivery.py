@@ -54,7 +54,8 @@ class RabbitDelivery:
     @property
     def delivery_count(self) -> int:
         """How often the broker took it back from a lost worker before."""
-        return int(self._headers.get("x-delivery-count", 0))
+        count = self._headers.get("x-delivery-count", 0)
+        return count if isinstance(count, int) else 0  # whoever published may have said anything
 
     @property
     def lease_lost(self) -> bool:

@@ -63,7 +63,7 @@ def count_header(delivery: Delivery, name: str) -> int:
     """A counter that travels in the headers; 0 where it is not there or not a number."""
     try:
         return max(int(delivery.headers.get(name, 0)), 0)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):  # AMQP has nothing, infinity and tables too
         return 0
 
 

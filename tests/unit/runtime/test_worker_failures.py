@@ -2,7 +2,8 @@
 
 import json
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -20,7 +21,8 @@ from shared.contracts.routing import (
     WORK_EXCHANGE,
 )
 from shared.errors import ChildDied, OutOfMemory, PermanentError, StageTimeout, TransientError
-from shared.ports import Publication
+from shared.ports import Delivery, Publication
+from shared.runtime.reading import count_header
 from tests.support.builders import a_message, a_publication
 from tests.support.eventually import eventually
 from tests.support.mesh import Mesh, ScriptedCompute, attempt_key, failing
@@ -224,3 +226,9 @@ async def test_a_newer_message_is_given_up_after_an_hour(mesh: Mesh) -> None:
     await mesh.gateway.publish(Publication(WORK_EXCHANGE, "stage.ingest", body, "id", headers={HEADER_NEWER: 60}))
 
     assert "newer" in str((await mesh.arrival("dead.ingest")).headers[HEADER_REASON])
+
+
+@pytest.mark.parametrize("said", [None, float("inf"), float("nan"), [], {}, "x", -3])
+def test_a_counter_that_is_no_number_counts_nothing(said: object) -> None:
+    """Whoever may publish may write any type of AMQP into a header."""
+    assert count_header(cast(Delivery, SimpleNamespace(headers={HEADER_NEWER: said})), HEADER_NEWER) == 0
