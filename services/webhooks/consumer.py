@@ -193,7 +193,7 @@ class WebhookConsumer:
         try:
             async with asyncio.timeout(_PING_S):
                 await dependency.ping()
-        except (MeshworkError, TimeoutError) as error:
+        except Exception as error:
             if self._states[name]:
                 logger.warning("{} does not answer: {}", name, error)
             self._set_state(name, False)

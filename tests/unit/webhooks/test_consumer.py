@@ -435,6 +435,16 @@ async def test_readiness_follows_the_dependencies(tmp_path: Path) -> None:
         assert not w.consumer.ready()["consumer"]
 
 
+async def test_readiness_outlives_an_error_that_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dependency that fails in a way of its own does not answer; it is asked again."""
+    async with world(tmp_path, ScriptedPoster(), dependency_check_s=0.01) as w:
+        await eventually(lambda: all(w.consumer.ready().values()))
+        with monkeypatch.context() as broken:
+            broken.setattr(w.store, "ping", lambda: 1 / 0)
+            await eventually(lambda: not w.consumer.ready()["store"])
+        await eventually(lambda: w.consumer.ready()["store"])
+
+
 async def test_what_happened_is_told_before_the_retry_and_the_retry_published_before_the_ack(tmp_path: Path) -> None:
     """Killed at any point, the call is repeated; never is it told too late or forgotten."""
     order: list[str] = []
